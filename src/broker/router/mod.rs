@@ -1,0 +1,5 @@
+//! The router.
+
+mod retained;
+mod subscriptions;
+mod timers;

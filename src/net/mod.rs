@@ -1,0 +1,11 @@
+//! Bytes, addresses, sockets, TLS and WebSocket. No MQTT packet, no session, no topic.
+
+pub mod dial;
+pub mod error;
+pub mod listener;
+pub mod proxy_header;
+pub mod socket;
+pub mod tls;
+pub mod transport;
+pub mod url;
+pub mod websocket;

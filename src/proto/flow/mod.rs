@@ -1,0 +1,7 @@
+//! Delivery state that broker and client share.
+
+pub mod alias;
+pub mod incoming;
+pub mod keep_alive;
+pub mod outgoing;
+pub mod packet_ids;
