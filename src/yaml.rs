@@ -1,1 +1,11 @@
-//! YAML as a tree that knows where each value stands.
+//! YAML as a tree that keeps duplicate keys and the order of the file, and knows where each value stands.
+//!
+//! `serde_yaml` reads YAML 1.2: `on` is a text there, duplicate keys are an error, and a value's line is told only in an
+//! error. So the text is read into [`Node`]s, and what they mean is decided here: [`on_or_off`] reads switches,
+//! `-` and `_` are alike in keys, and [`Document::place`] finds a node's line by reading the text once more.
+
+mod error;
+mod node;
+
+pub use error::{ConfigError, Problem};
+pub use node::{Document, Entry, Node, NodeId, Value, on_or_off};

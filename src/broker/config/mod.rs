@@ -1,1 +1,182 @@
-//! config/mod.
+//! The broker's settings, checked and typed. How they are written in a file: `docs/config.md`.
+
+mod limits;
+mod listener;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use crate::yaml::{ConfigError, Problem};
+pub use limits::{Limits, MemoryLimit};
+pub use listener::{
+    AddressRange, BindAddress, ClientCert, ListenerConfig, ListenerKind, TlsConfig,
+};
+
+use crate::proto::packet::QoS;
+
+/// Everything that can be set about a broker.
+///
+/// The default is HBMQTT's: a TCP listener `default` on `0.0.0.0:1883`, anonymous clients welcome, `$SYS` every 20 s.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The listeners, in the order of the file, each with what it inherits from `listeners.default` filled in.
+    pub listeners: Vec<ListenerConfig>,
+    /// Key `timeout-disconnect-delay`: how long after its Keep Alive a silent client is disconnected, never later than
+    /// 1.5 × Keep Alive; `None` = 1.5 × Keep Alive.
+    pub timeout_disconnect_delay: Option<Duration>,
+    /// Key `sys_interval`: time between two updates of `$SYS`, 20 s; zero = no `$SYS` topics.
+    pub sys_interval: Duration,
+    /// Section `auth`: who may connect, unless the listener has a section of its own.
+    pub auth: AuthConfig,
+    /// Section `topic-check`: who may publish and subscribe where.
+    pub topic_check: TopicCheckConfig,
+    /// Key `max-qos`: the highest QoS granted to a subscription and taken from a publisher, QoS 2.
+    pub max_qos: QoS,
+    /// Section `limits`.
+    pub limits: Limits,
+    /// Key `queue-qos0-messages`: keep QoS 0 messages for offline sessions too; off.
+    pub queue_qos0_messages: bool,
+    /// Key `queue-full`: what happens to a message that a session's queue cannot take.
+    pub queue_full: QueueFull,
+    /// Key `retain-available`: retained messages are kept; on.
+    pub retain_available: bool,
+    /// Key `check-retain-source`: a retained message is delivered only while its publisher may publish there; on.
+    pub check_retain_source: bool,
+    /// Key `upgrade-outgoing-qos`: deliver at the QoS of the subscription even where the message was published lower;
+    /// off.
+    pub upgrade_outgoing_qos: bool,
+    /// Key `plugins`: the plugins named at the top of the file; `None` if the key is absent.
+    pub plugins: Option<Vec<PluginConfig>>,
+    /// Section `persistence`.
+    pub persistence: PersistenceConfig,
+    /// What is odd about the file but does not stop the start; to be logged once.
+    pub warnings: Vec<Problem>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listeners: vec![ListenerConfig::default()],
+            timeout_disconnect_delay: None,
+            sys_interval: Duration::from_secs(20),
+            auth: AuthConfig::default(),
+            topic_check: TopicCheckConfig::default(),
+            max_qos: QoS::ExactlyOnce,
+            limits: Limits::default(),
+            queue_qos0_messages: false,
+            queue_full: QueueFull::DropOldest,
+            retain_available: true,
+            check_retain_source: true,
+            upgrade_outgoing_qos: false,
+            plugins: None,
+            persistence: PersistenceConfig::default(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Section `auth`: who may connect. Files named here are read by [`AuthChains::load`](super::auth::AuthChains::load).
+#[derive(Debug, Clone)]
+pub struct AuthConfig {
+    /// Key `allow-anonymous`: clients without a user name may connect; on.
+    pub allow_anonymous: bool,
+    /// Key `password-file`: user names and password hashes.
+    pub password_file: Option<PathBuf>,
+    /// Key `acl-file`: who may publish and subscribe where, in mosquitto's syntax.
+    pub acl_file: Option<PathBuf>,
+    /// Key `plugins`: the authenticators that are asked; `None` = all. An empty list means that nobody may connect.
+    pub plugins: Option<Vec<PluginConfig>>,
+    /// Key `allow-zero-length-clientid`: the broker assigns an identifier to clients that come without one; on.
+    pub allow_zero_length_clientid: bool,
+    /// Key `auto-id-prefix`: what an assigned client identifier begins with, `auto-`.
+    pub auto_id_prefix: String,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            allow_anonymous: true,
+            password_file: None,
+            acl_file: None,
+            plugins: None,
+            allow_zero_length_clientid: true,
+            auto_id_prefix: "auto-".to_owned(),
+        }
+    }
+}
+
+/// Section `topic-check`: HBMQTT's checks of topics.
+#[derive(Debug, Clone)]
+pub struct TopicCheckConfig {
+    /// Key `enabled`: off by default, and then nothing in this section has any effect.
+    pub enabled: bool,
+    /// Key `plugins`: the checks to run (`topic_acl`, `topic_taboo`); `None` = all.
+    pub plugins: Option<Vec<PluginConfig>>,
+    /// Key `acl`: user → filters that it may subscribe to, and publish to where `publish_acl` is absent.
+    pub acl: Option<TopicAcl>,
+    /// Key `publish-acl`: user → filters of the topics that it may publish to.
+    pub publish_acl: Option<TopicAcl>,
+    /// Key `subscribe-acl`: user → filters that it may subscribe to; goes before `acl`.
+    pub subscribe_acl: Option<TopicAcl>,
+    /// Key `receive-acl`: user → filters of the topics whose messages it may be sent.
+    pub receive_acl: Option<TopicAcl>,
+    /// Key `taboo-topics`: what `topic_taboo` denies to everybody but the user `admin`.
+    pub taboo_topics: Vec<String>,
+}
+
+impl Default for TopicCheckConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            plugins: None,
+            acl: None,
+            publish_acl: None,
+            subscribe_acl: None,
+            receive_acl: None,
+            taboo_topics: ["prohibited", "top-secret", "data/classified"]
+                .map(str::to_owned)
+                .to_vec(),
+        }
+    }
+}
+
+/// For each user the topic filters of its rule, in the order of the file. Clients without a user name are `anonymous`.
+pub type TopicAcl = Vec<(String, Vec<String>)>;
+
+/// A plugin as it is named in the settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginConfig {
+    /// Its registered name: `auth_file` also where `auth.file` or HBMQTT's class path was written.
+    pub name: String,
+    /// Its options, where the settings give any.
+    pub options: crate::yaml::Node,
+    /// Line and column of the name.
+    pub place: Option<(usize, usize)>,
+}
+
+/// What happens to a message that a session's queue cannot take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueFull {
+    /// `reject`: the message is not queued, and its publisher is told (MQTT 5.0: 0x97).
+    Reject,
+    /// `drop-oldest`: the oldest message of the queue makes room. The default.
+    DropOldest,
+    /// `drop-new`: the message is not queued.
+    DropNew,
+}
+
+/// Section `persistence`.
+#[derive(Debug, Clone)]
+pub struct PersistenceConfig {
+    /// Key `session-expiry`: sessions whose client stays away for longer are removed, 14 days. What a client asks for is
+    /// capped to it.
+    pub session_expiry: Duration,
+}
+
+impl Default for PersistenceConfig {
+    fn default() -> Self {
+        Self {
+            session_expiry: Duration::from_secs(14 * 24 * 60 * 60),
+        }
+    }
+}
