@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::ReasonCode;
+use super::property::PropertyId;
 
 /// The bytes are not a valid Control Packet. The sender is at fault; the connection ends.
 ///
@@ -37,12 +38,21 @@ pub enum DecodeError {
     InvalidQos,
     /// DUP is set in a QoS 0 PUBLISH. [MQTT-3.3.1-2]
     DupWithQos0,
-    /// The Topic Name of a PUBLISH or Will is empty (without a Topic Alias), holds a wildcard, or is too long.
+    /// The Topic Name of a PUBLISH, a Will or a Response Topic is empty or holds a wildcard. [MQTT-3.3.2-2]
     InvalidTopicName,
-    /// The protocol name or level is unknown. [MQTT-3.1.2-1]
+    /// A PUBLISH has neither a Topic Name nor a Topic Alias. Source: MQTT 5.0 §3.3.2.1.
+    MissingTopicName,
+    /// The protocol name is unknown: the peer speaks something else. [MQTT-3.1.2-1]
     UnsupportedProtocol,
+    /// The protocol name is MQTT's, the level is unknown. [MQTT-3.1.2-2]
+    UnsupportedVersion {
+        /// The Protocol Level in CONNECT.
+        level: u8,
+    },
     /// A reserved bit is set. [MQTT-3.1.2-3], [MQTT-3.8.3-5]
     ReservedBit,
+    /// Subscription Options with QoS 3, Retain Handling 3, or No Local on a shared subscription. [MQTT-3.8.3-4]
+    InvalidSubscriptionOptions,
     /// A flag contradicts another field, such as Will QoS without Will Flag. [MQTT-3.1.2-11]
     ContradictingFlags,
     /// The payload has no Topic Filter. [MQTT-3.8.3-2], [MQTT-3.10.3-2]
@@ -62,6 +72,11 @@ pub enum DecodeError {
         /// Its identifier.
         id: u32,
     },
+    /// A property is missing that the packet or another property needs. Source: MQTT 5.0 §3.1.2.11.10, §3.15.2.2.2.
+    MissingProperty {
+        /// Its identifier.
+        id: u32,
+    },
     /// The properties are more, or larger, than the receiver takes.
     TooManyProperties,
     /// The Reason Code does not exist, or not in this packet.
@@ -77,10 +92,21 @@ impl DecodeError {
     pub fn reason(&self) -> ReasonCode {
         match self {
             Self::PacketTooLarge { .. } => ReasonCode::PacketTooLarge,
-            Self::UnsupportedProtocol => ReasonCode::UnsupportedProtocolVersion,
+            Self::UnsupportedProtocol | Self::UnsupportedVersion { .. } => {
+                ReasonCode::UnsupportedProtocolVersion
+            }
             Self::InvalidTopicName => ReasonCode::TopicNameInvalid,
+            // Source: MQTT 5.0 §3.3.2.3.4 [MQTT-3.3.2-8].
+            Self::InvalidPropertyValue { id }
+                if *id == u32::from(PropertyId::TopicAlias.as_u8()) =>
+            {
+                ReasonCode::TopicAliasInvalid
+            }
             Self::DuplicateProperty { .. }
             | Self::InvalidPropertyValue { .. }
+            | Self::MissingProperty { .. }
+            | Self::MissingTopicName
+            | Self::InvalidSubscriptionOptions
             | Self::NoTopicFilter => ReasonCode::ProtocolError,
             Self::TooManyProperties => ReasonCode::QuotaExceeded,
             _ => ReasonCode::MalformedPacket,
@@ -105,13 +131,17 @@ impl fmt::Display for DecodeError {
             Self::InvalidQos => f.write_str("QoS 3"),
             Self::DupWithQos0 => f.write_str("DUP flag in a QoS 0 PUBLISH"),
             Self::InvalidTopicName => f.write_str("invalid topic name"),
-            Self::UnsupportedProtocol => f.write_str("unsupported protocol name or level"),
+            Self::MissingTopicName => f.write_str("neither topic name nor topic alias"),
+            Self::UnsupportedProtocol => f.write_str("unsupported protocol name"),
+            Self::UnsupportedVersion { level } => write!(f, "unsupported protocol level {level}"),
             Self::ReservedBit => f.write_str("reserved bit set"),
+            Self::InvalidSubscriptionOptions => f.write_str("invalid subscription options"),
             Self::ContradictingFlags => f.write_str("flags contradict each other"),
             Self::NoTopicFilter => f.write_str("no topic filter"),
             Self::InvalidProperty { id } => write!(f, "property 0x{id:02x} is not allowed here"),
             Self::DuplicateProperty { id } => write!(f, "property 0x{id:02x} stands twice"),
             Self::InvalidPropertyValue { id } => write!(f, "invalid value of property 0x{id:02x}"),
+            Self::MissingProperty { id } => write!(f, "property 0x{id:02x} is missing"),
             Self::TooManyProperties => f.write_str("too many properties"),
             Self::InvalidReasonCode { value } => {
                 write!(f, "reason code 0x{value:02x} is not allowed here")

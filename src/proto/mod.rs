@@ -6,6 +6,11 @@
 //! Version 5 is the model. The older versions are narrower encodings of the same packets: what they cannot carry is
 //! left out by the encoder and filled with the specification's default by the decoder.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 pub mod codec;
 pub mod error;
 pub mod flow;

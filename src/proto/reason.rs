@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::packet::PacketType;
+
 macro_rules! reason_codes {
     ($($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)*) => {
         /// A Reason Code: the result of an operation. Values below 0x80 are successes.
@@ -90,6 +92,43 @@ impl ReasonCode {
     #[must_use]
     pub fn as_u8(self) -> u8 {
         self as u8
+    }
+
+    /// A packet of this type may carry the reason. SUBACK, UNSUBACK and AUTH included; packets without one: never.
+    ///
+    /// Source: MQTT 5.0 §2.4.
+    #[must_use]
+    pub fn is_allowed_in(self, packet_type: PacketType) -> bool {
+        match packet_type {
+            PacketType::Connack => matches!(
+                self.as_u8(),
+                0x00 | 0x80..=0x8A | 0x8C | 0x90 | 0x95 | 0x97 | 0x99..=0x9D | 0x9F
+            ),
+            PacketType::Puback | PacketType::Pubrec => matches!(
+                self.as_u8(),
+                0x00 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99
+            ),
+            PacketType::Pubrel | PacketType::Pubcomp => matches!(self.as_u8(), 0x00 | 0x92),
+            PacketType::Suback => matches!(
+                self.as_u8(),
+                0x00..=0x02 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2
+            ),
+            PacketType::Unsuback => {
+                matches!(self.as_u8(), 0x00 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91)
+            }
+            // 0x8C stands in the table of §2.4 only, not in that of §3.14.2.1.
+            PacketType::Disconnect => matches!(
+                self.as_u8(),
+                0x00 | 0x04
+                    | 0x80..=0x83
+                    | 0x87
+                    | 0x89
+                    | 0x8B..=0x90
+                    | 0x93..=0xA2
+            ),
+            PacketType::Auth => matches!(self.as_u8(), 0x00 | 0x18 | 0x19),
+            _ => false,
+        }
     }
 
     /// The operation failed: the value is 0x80 or more.

@@ -94,6 +94,49 @@ impl ProtocolVersion {
         self == Self::V5
     }
 
+    /// SUBSCRIBE has options beside the QoS: No Local, Retain As Published, Retain Handling.
+    #[must_use]
+    pub fn has_subscription_options(self) -> bool {
+        self == Self::V5
+    }
+
+    /// User Name and Password may be missing at the end of CONNECT although their flags are set.
+    ///
+    /// Source: MQTT 3.1 §3.1.
+    #[must_use]
+    pub fn may_omit_credentials(self) -> bool {
+        self == Self::V31
+    }
+
+    /// AUTH exists.
+    #[must_use]
+    pub fn has_auth(self) -> bool {
+        self == Self::V5
+    }
+
+    /// A Variable Byte Integer must take no more bytes than its value needs. The older versions do not say so, and
+    /// small senders write the Remaining Length with a fixed number of bytes.
+    ///
+    /// Source: MQTT 5.0 §1.5.5 [MQTT-1.5.5-1].
+    #[must_use]
+    pub fn wants_shortest_lengths(self) -> bool {
+        self == Self::V5
+    }
+
+    /// SUBSCRIBE, UNSUBSCRIBE and PUBREL may be sent again, with the DUP flag.
+    ///
+    /// Source: MQTT 3.1 §2.1, §3.6.
+    #[must_use]
+    pub fn has_dup_in_requests(self) -> bool {
+        self == Self::V31
+    }
+
+    /// Bits that the version does not use must be 0. MQTT 3.1 leaves them open.
+    #[must_use]
+    pub fn checks_reserved_bits(self) -> bool {
+        self != Self::V31
+    }
+
     /// Delivery flows have a window (Receive Maximum) that the peer announces.
     #[must_use]
     pub fn has_receive_maximum(self) -> bool {

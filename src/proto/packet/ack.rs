@@ -2,8 +2,10 @@
 
 use bytestring::ByteString;
 
-use super::{PacketId, UserProperty};
-use crate::proto::ReasonCode;
+use super::{PacketId, PacketType, UserProperty};
+use crate::proto::property::{self, Carrier, Properties, PropertyId};
+use crate::proto::wire::{self, Reader};
+use crate::proto::{DecodeError, Decoder, EncodeError, ProtocolVersion, ReasonCode};
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP.
 ///
@@ -39,4 +41,125 @@ impl Ack {
             properties: None,
         }
     }
+
+    /// Reads the body of an acknowledgement of this type.
+    pub(crate) fn decode(
+        decoder: &Decoder,
+        packet_type: PacketType,
+        reader: &mut Reader<'_>,
+    ) -> Result<Self, DecodeError> {
+        let mut ack = Self::new(reader.packet_id()?, ReasonCode::Success);
+        if !decoder.version.has_reason_codes() || reader.is_empty() {
+            return Ok(ack);
+        }
+        ack.reason = read_reason(packet_type, reader)?;
+        if !reader.is_empty() {
+            ack.properties = AckProperties::decode(decoder, packet_type, reader)?;
+        }
+        Ok(ack)
+    }
+
+    /// Appends the acknowledgement as a packet of `packet_type` to `out`, which is left as it was on an error.
+    ///
+    /// Before 5.0 it is the Packet Identifier alone: those versions cannot say no.
+    ///
+    /// # Errors
+    /// [`EncodeError::Invalid`]: the type is no PUBACK, PUBREC, PUBREL or PUBCOMP, or must not carry the Reason Code.
+    /// [`EncodeError::FieldTooLong`]: a property is longer than 65,535 bytes.
+    pub fn encode(
+        &self,
+        packet_type: PacketType,
+        version: ProtocolVersion,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        if !is_ack(packet_type) || !self.reason.is_allowed_in(packet_type) {
+            return Err(EncodeError::Invalid);
+        }
+        if !version.has_reason_codes()
+            || (self.reason == ReasonCode::Success && self.properties.is_none())
+        {
+            encode_bare(packet_type, self.packet_id, out);
+            return Ok(());
+        }
+        wire::put_packet(out, packet_type.first_byte(), |out| {
+            wire::put_u16(out, self.packet_id.value());
+            out.push(self.reason.as_u8());
+            match &self.properties {
+                Some(properties) => properties.encode(out),
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+/// Appends an acknowledgement with `Success` and no properties: four bytes, the same in every version.
+///
+/// `packet_type` is PUBACK, PUBREC, PUBREL or PUBCOMP.
+pub fn encode_bare(packet_type: PacketType, packet_id: PacketId, out: &mut Vec<u8>) {
+    debug_assert!(is_ack(packet_type), "{packet_type} is no acknowledgement");
+    let [high, low] = packet_id.value().to_be_bytes();
+    out.extend_from_slice(&[packet_type.first_byte(), 2, high, low]);
+}
+
+/// Reads a Reason Code that a packet of this type may carry.
+pub(super) fn read_reason(
+    packet_type: PacketType,
+    reader: &mut Reader<'_>,
+) -> Result<ReasonCode, DecodeError> {
+    let value = reader.u8()?;
+    ReasonCode::from_u8(value)
+        .filter(|reason| reason.is_allowed_in(packet_type))
+        .ok_or(DecodeError::InvalidReasonCode { value })
+}
+
+impl AckProperties {
+    /// Reads the section; `None` when it is empty.
+    pub(super) fn decode(
+        decoder: &Decoder,
+        packet_type: PacketType,
+        reader: &mut Reader<'_>,
+    ) -> Result<Option<Box<Self>>, DecodeError> {
+        let mut section = Properties::read(reader, decoder, Carrier::of_ack(packet_type))?;
+        if section.is_empty() {
+            return Ok(None);
+        }
+        let mut properties = Box::<Self>::default();
+        while let Some(id) = section.next()? {
+            match id {
+                PropertyId::ReasonString => properties.reason_string = Some(section.string()?),
+                PropertyId::UserProperty => properties.user_properties.push(section.pair()?),
+                _ => return Err(section.unexpected()),
+            }
+        }
+        Ok(Some(properties))
+    }
+
+    /// Appends the section.
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        property::put_section(out, |section| {
+            section.string(PropertyId::ReasonString, self.reason_string.as_ref())?;
+            section.user_properties(&self.user_properties)
+        })
+    }
+}
+
+/// Appends the section, an empty one for `None`.
+pub(super) fn put_properties(
+    out: &mut Vec<u8>,
+    properties: Option<&AckProperties>,
+) -> Result<(), EncodeError> {
+    match properties {
+        Some(properties) => properties.encode(out),
+        None => {
+            out.push(0);
+            Ok(())
+        }
+    }
+}
+
+fn is_ack(packet_type: PacketType) -> bool {
+    matches!(
+        packet_type,
+        PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp
+    )
 }

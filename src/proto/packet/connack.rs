@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{QoS, UserProperty};
-use crate::proto::ReasonCode;
+use super::{PacketType, QoS, UserProperty, ack};
+use crate::proto::property::{self, Carrier, Properties, PropertyId};
+use crate::proto::wire::{self, Reader};
+use crate::proto::{DecodeError, Decoder, EncodeError, ProtocolVersion, ReasonCode};
 
 /// CONNACK: the server's answer to CONNECT.
 ///
@@ -28,7 +30,7 @@ pub struct ConnackProperties {
     pub session_expiry_interval: Option<u32>,
     /// Receive Maximum; `None` = 65,535.
     pub receive_maximum: Option<u16>,
-    /// Maximum QoS; `None` = QoS 2.
+    /// Maximum QoS, 0 or 1; `None` = QoS 2. The encoder leaves out QoS 2, which has no value of its own.
     pub maximum_qos: Option<QoS>,
     /// Retain Available; `None` = true.
     pub retain_available: Option<bool>,
@@ -59,3 +61,177 @@ pub struct ConnackProperties {
     /// Authentication Data.
     pub authentication_data: Option<Bytes>,
 }
+
+impl Connack {
+    /// A CONNACK without properties.
+    #[must_use]
+    pub fn new(session_present: bool, reason: ReasonCode) -> Self {
+        Self {
+            session_present,
+            reason,
+            properties: ConnackProperties::default(),
+        }
+    }
+
+    /// Reads the body.
+    pub(crate) fn decode(decoder: &Decoder, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let version = decoder.version;
+        let flags = reader.u8()?;
+        if flags & !SESSION_PRESENT != 0 && version.checks_reserved_bits() {
+            return Err(DecodeError::ReservedBit);
+        }
+        let reason = if version.has_reason_codes() {
+            ack::read_reason(PacketType::Connack, reader)?
+        } else {
+            let value = reader.u8()?;
+            ReasonCode::from_connect_return_code(value)
+                .ok_or(DecodeError::InvalidReasonCode { value })?
+        };
+        let mut connack = Self::new(
+            flags & SESSION_PRESENT != 0 && version.has_session_present(),
+            reason,
+        );
+        // [MQTT-3.2.2-6], [MQTT311-3.2.2-4]
+        if connack.session_present && reason != ReasonCode::Success {
+            return Err(DecodeError::ContradictingFlags);
+        }
+        if version.has_properties() {
+            connack.properties = ConnackProperties::decode(decoder, reader)?;
+        }
+        Ok(connack)
+    }
+
+    /// Appends the packet to `out`, which is left as it was on an error.
+    ///
+    /// # Errors
+    /// [`EncodeError::NotInThisVersion`]: the older versions have no return code for the reason: close instead.
+    /// [`EncodeError::Invalid`]: a Reason Code that CONNACK must not carry, Session Present with an error, or a
+    /// property out of range.
+    /// [`EncodeError::FieldTooLong`], [`EncodeError::PacketTooLarge`]: beyond the format's limits.
+    pub fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let code = if version.has_reason_codes() {
+            self.reason.as_u8()
+        } else {
+            self.reason
+                .connect_return_code()
+                .ok_or(EncodeError::NotInThisVersion)?
+        };
+        if !self.reason.is_allowed_in(PacketType::Connack)
+            || (self.session_present && self.reason != ReasonCode::Success)
+        {
+            return Err(EncodeError::Invalid);
+        }
+        wire::put_packet(out, PacketType::Connack.first_byte(), |out| {
+            let session_present = self.session_present && version.has_session_present();
+            out.extend_from_slice(&[u8::from(session_present), code]);
+            if version.has_properties() {
+                self.properties.encode(out)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl ConnackProperties {
+    fn decode(decoder: &Decoder, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut properties = Self::default();
+        let mut section = Properties::read(reader, decoder, Carrier::Connack)?;
+        while let Some(id) = section.next()? {
+            properties.read(id, &mut section)?;
+        }
+        Ok(properties)
+    }
+
+    fn read(&mut self, id: PropertyId, section: &mut Properties<'_>) -> Result<(), DecodeError> {
+        match id {
+            PropertyId::SessionExpiryInterval => {
+                self.session_expiry_interval = Some(section.u32()?)
+            }
+            PropertyId::ReceiveMaximum => self.receive_maximum = Some(section.positive_u16()?),
+            PropertyId::MaximumQos => {
+                // Only 0 and 1 are values of the property. Source: MQTT 5.0 §3.2.2.3.4.
+                self.maximum_qos = Some(match section.flag()? {
+                    false => QoS::AtMostOnce,
+                    true => QoS::AtLeastOnce,
+                });
+            }
+            PropertyId::RetainAvailable => self.retain_available = Some(section.flag()?),
+            PropertyId::MaximumPacketSize => {
+                self.maximum_packet_size = Some(section.positive_u32()?);
+            }
+            PropertyId::AssignedClientIdentifier => {
+                self.assigned_client_identifier = Some(section.string()?);
+            }
+            PropertyId::TopicAliasMaximum => self.topic_alias_maximum = Some(section.u16()?),
+            PropertyId::ReasonString => self.reason_string = Some(section.string()?),
+            PropertyId::UserProperty => self.user_properties.push(section.pair()?),
+            PropertyId::WildcardSubscriptionAvailable => {
+                self.wildcard_subscription_available = Some(section.flag()?);
+            }
+            PropertyId::SubscriptionIdentifierAvailable => {
+                self.subscription_identifiers_available = Some(section.flag()?);
+            }
+            PropertyId::SharedSubscriptionAvailable => {
+                self.shared_subscription_available = Some(section.flag()?);
+            }
+            PropertyId::ServerKeepAlive => self.server_keep_alive = Some(section.u16()?),
+            PropertyId::ResponseInformation => self.response_information = Some(section.string()?),
+            PropertyId::ServerReference => self.server_reference = Some(section.string()?),
+            PropertyId::AuthenticationMethod => {
+                self.authentication_method = Some(section.string()?);
+            }
+            PropertyId::AuthenticationData => self.authentication_data = Some(section.bytes()?),
+            _ => return Err(section.unexpected()),
+        }
+        Ok(())
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        property::put_section(out, |section| {
+            section.u32(
+                PropertyId::SessionExpiryInterval,
+                self.session_expiry_interval,
+            );
+            section.positive_u16(PropertyId::ReceiveMaximum, self.receive_maximum)?;
+            let maximum_qos = self.maximum_qos.filter(|&qos| qos != QoS::ExactlyOnce);
+            section.u8(PropertyId::MaximumQos, maximum_qos.map(QoS::as_u8));
+            section.flag(PropertyId::RetainAvailable, self.retain_available);
+            section.positive_u32(PropertyId::MaximumPacketSize, self.maximum_packet_size)?;
+            section.string(
+                PropertyId::AssignedClientIdentifier,
+                self.assigned_client_identifier.as_ref(),
+            )?;
+            section.u16(PropertyId::TopicAliasMaximum, self.topic_alias_maximum);
+            section.string(PropertyId::ReasonString, self.reason_string.as_ref())?;
+            section.user_properties(&self.user_properties)?;
+            section.flag(
+                PropertyId::WildcardSubscriptionAvailable,
+                self.wildcard_subscription_available,
+            );
+            section.flag(
+                PropertyId::SubscriptionIdentifierAvailable,
+                self.subscription_identifiers_available,
+            );
+            section.flag(
+                PropertyId::SharedSubscriptionAvailable,
+                self.shared_subscription_available,
+            );
+            section.u16(PropertyId::ServerKeepAlive, self.server_keep_alive);
+            section.string(
+                PropertyId::ResponseInformation,
+                self.response_information.as_ref(),
+            )?;
+            section.string(PropertyId::ServerReference, self.server_reference.as_ref())?;
+            section.string(
+                PropertyId::AuthenticationMethod,
+                self.authentication_method.as_ref(),
+            )?;
+            section.binary(
+                PropertyId::AuthenticationData,
+                self.authentication_data.as_ref(),
+            )
+        })
+    }
+}
+
+const SESSION_PRESENT: u8 = 0b0000_0001;

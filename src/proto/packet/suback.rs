@@ -1,8 +1,9 @@
 //! SUBACK.
 
-use super::PacketId;
-use super::ack::AckProperties;
-use crate::proto::ReasonCode;
+use super::ack::{self, AckProperties};
+use super::{PacketId, PacketType};
+use crate::proto::wire::{self, Reader};
+use crate::proto::{DecodeError, Decoder, EncodeError, ProtocolVersion, ReasonCode};
 
 /// SUBACK: one Reason Code per Topic Filter of the SUBSCRIBE, in its order.
 ///
@@ -17,4 +18,64 @@ pub struct Suback {
     pub reasons: Vec<ReasonCode>,
     /// The properties; `None` when the packet has none.
     pub properties: Option<Box<AckProperties>>,
+}
+
+impl Suback {
+    /// Reads the body.
+    pub(crate) fn decode(decoder: &Decoder, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let packet_id = reader.packet_id()?;
+        let properties = if decoder.version.has_properties() {
+            AckProperties::decode(decoder, PacketType::Suback, reader)?
+        } else {
+            None
+        };
+        let mut reasons = Vec::new();
+        while !reader.is_empty() {
+            reasons.push(read_reason(decoder.version, reader)?);
+        }
+        Ok(Self {
+            packet_id,
+            reasons,
+            properties,
+        })
+    }
+
+    /// Appends the packet to `out`, which is left as it was on an error.
+    ///
+    /// # Errors
+    /// [`EncodeError::Invalid`]: a Reason Code that SUBACK must not carry.
+    /// [`EncodeError::FieldTooLong`], [`EncodeError::PacketTooLarge`]: beyond the format's limits.
+    pub fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        wire::put_packet(out, PacketType::Suback.first_byte(), |out| {
+            wire::put_u16(out, self.packet_id.value());
+            if version.has_properties() {
+                ack::put_properties(out, self.properties.as_deref())?;
+            }
+            for &reason in &self.reasons {
+                if !reason.is_allowed_in(PacketType::Suback) {
+                    return Err(EncodeError::Invalid);
+                }
+                out.push(if reason.is_error() && !version.has_reason_codes() {
+                    ReasonCode::UnspecifiedError.as_u8()
+                } else {
+                    reason.as_u8()
+                });
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Reads one Reason Code; before 5.0 there are only the granted QoS and 0x80. [MQTT311-3.9.3-2]
+fn read_reason(
+    version: ProtocolVersion,
+    reader: &mut Reader<'_>,
+) -> Result<ReasonCode, DecodeError> {
+    let reason = ack::read_reason(PacketType::Suback, reader)?;
+    if reason.is_error() && reason != ReasonCode::UnspecifiedError && !version.has_reason_codes() {
+        return Err(DecodeError::InvalidReasonCode {
+            value: reason.as_u8(),
+        });
+    }
+    Ok(reason)
 }
