@@ -1,0 +1,959 @@
+//! How to connect, what to publish, what to subscribe to: the settings of the client, checked where they are used.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::{Client, ClientError, StateEvent};
+use crate::proto::packet::publish::PublishProperties;
+use crate::proto::packet::{RetainHandling, SubscriptionOptions, UserProperty};
+use crate::proto::{ProtocolVersion, QoS};
+
+/// What is called on every change of state; see [`ConnectOptions::on_state`].
+pub(crate) type StateCallback = Arc<dyn Fn(&StateEvent) + Send + Sync>;
+
+/// How to connect, and how the client behaves while it is connected.
+///
+/// Every setting has a default; [`connect`](Self::connect) is all that is needed. An argument of a call always wins
+/// over a setting here.
+///
+/// ```no_run
+/// # fn main() -> Result<(), hbmqtt::client::ClientError> {
+/// use std::time::Duration;
+/// use hbmqtt::client::ConnectOptions;
+///
+/// let client = ConnectOptions::new()
+///     .client_id("kitchen")
+///     .keep_alive(Duration::from_secs(30))
+///     .connect("mqtt://localhost")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ConnectOptions {
+    pub(crate) uri: Option<String>,
+    pub(crate) version: ProtocolVersion,
+    pub(crate) client_id: Option<ByteString>,
+    pub(crate) clean_start: bool,
+    pub(crate) session_expiry: Option<u32>,
+    pub(crate) keep_alive: u16,
+    pub(crate) ping_delay: u16,
+    pub(crate) ping_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) ack_timeout: Option<Duration>,
+    pub(crate) write_timeout: Duration,
+    pub(crate) user_name: Option<ByteString>,
+    pub(crate) password: Option<Bytes>,
+    pub(crate) will: Option<WillOptions>,
+    pub(crate) default_qos: QoS,
+    pub(crate) default_retain: bool,
+    pub(crate) topics: HashMap<String, TopicDefaults>,
+    pub(crate) auto_reconnect: bool,
+    pub(crate) reconnect_retries: Option<u32>,
+    pub(crate) reconnect_max_interval: Duration,
+    pub(crate) max_in_flight: u16,
+    pub(crate) receive_maximum: u16,
+    pub(crate) max_packet_bytes: u32,
+    pub(crate) send_buffer_bytes: usize,
+    pub(crate) inbox_messages: usize,
+    pub(crate) inbox_bytes: usize,
+    pub(crate) topic_alias_maximum: u16,
+    pub(crate) request_response_information: bool,
+    pub(crate) request_problem_information: bool,
+    pub(crate) user_properties: Vec<UserProperty>,
+    pub(crate) tls: TlsOptions,
+    pub(crate) extra_headers: Vec<(String, String)>,
+    pub(crate) bind_address: Option<String>,
+    pub(crate) on_state: Option<StateCallback>,
+}
+
+/// Whom to trust, and who this client is, on `mqtts` and `wss`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsOptions {
+    /// A PEM file with certificates of authorities to trust.
+    pub ca_file: Option<PathBuf>,
+    /// A directory of such files.
+    pub ca_path: Option<PathBuf>,
+    /// Such certificates as PEM text. Without any of the three, the authorities that the system trusts.
+    pub ca_data: Option<String>,
+    /// A PEM file with the client's certificate chain; needs `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// A PEM file with the key of that certificate.
+    pub key_file: Option<PathBuf>,
+    /// The certificate may be for another host name. Default: no.
+    pub insecure_skip_host_name: bool,
+    /// Any certificate will do: anybody between client and server can read and change everything. Default: no.
+    pub insecure_skip_verification: bool,
+}
+
+/// QoS and RETAIN of publications to one topic that name none themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TopicDefaults {
+    /// The QoS, or the general default.
+    pub qos: Option<QoS>,
+    /// The RETAIN flag, or the general default.
+    pub retain: Option<bool>,
+}
+
+/// The Will: what the server publishes when this client's connection ends without a DISCONNECT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WillOptions {
+    pub(crate) topic: ByteString,
+    pub(crate) payload: Bytes,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) delay: u32,
+    pub(crate) properties: Option<Box<PublishProperties>>,
+}
+
+impl ConnectOptions {
+    /// The defaults: MQTT 3.1.1, a generated client identifier, a clean session, keep alive 10 s, reconnecting on.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            uri: None,
+            version: ProtocolVersion::V311,
+            client_id: None,
+            clean_start: true,
+            session_expiry: None,
+            keep_alive: 10,
+            ping_delay: 1,
+            ping_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(30),
+            ack_timeout: None,
+            write_timeout: Duration::from_secs(20),
+            user_name: None,
+            password: None,
+            will: None,
+            default_qos: QoS::AtMostOnce,
+            default_retain: false,
+            topics: HashMap::new(),
+            auto_reconnect: true,
+            reconnect_retries: Some(2),
+            reconnect_max_interval: Duration::from_secs(10),
+            max_in_flight: 256,
+            receive_maximum: 256,
+            max_packet_bytes: 268_435_460,
+            send_buffer_bytes: 1024 * 1024,
+            inbox_messages: 10_000,
+            inbox_bytes: 16 * 1024 * 1024,
+            topic_alias_maximum: 16,
+            request_response_information: false,
+            request_problem_information: true,
+            user_properties: Vec::new(),
+            tls: TlsOptions::default(),
+            extra_headers: Vec::new(),
+            bind_address: None,
+            on_state: None,
+        }
+    }
+
+    /// Connects to `url` with these settings; the same as [`Client::connect`].
+    ///
+    /// # Errors
+    /// See [`Client::connect`].
+    ///
+    /// # Blocking
+    /// Until CONNACK, at most [`connect_timeout`](Self::connect_timeout) for each attempt.
+    pub fn connect(self, url: &str) -> Result<Client, ClientError> {
+        Client::connect(url, self)
+    }
+
+    /// The broker to connect to when [`Client::open`] is called without a URL. Default: none.
+    #[must_use]
+    pub fn uri(mut self, uri: impl Into<String>) -> Self {
+        self.uri = Some(uri.into());
+        self
+    }
+
+    /// The protocol version. Default: 3.1.1.
+    #[must_use]
+    pub fn version(mut self, version: ProtocolVersion) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// The Client Identifier. Default: `hbmqtt/` and 16 random letters and digits, made once per client.
+    ///
+    /// An empty one asks the server to assign one (3.1.1: with a clean session only; not in 3.1).
+    #[must_use]
+    pub fn client_id(mut self, client_id: impl Into<ByteString>) -> Self {
+        self.client_id = Some(client_id.into());
+        self
+    }
+
+    /// Start with an empty session (Clean Session in 3.1.1). Default: true.
+    ///
+    /// `false` in 3.1.1 also means that the session outlives the connection, without end; in 5.0 that is
+    /// [`session_expiry`](Self::session_expiry).
+    #[must_use]
+    pub fn clean_start(mut self, clean_start: bool) -> Self {
+        self.clean_start = clean_start;
+        self
+    }
+
+    /// MQTT 5.0: how long the server keeps the session after the connection, in whole seconds; `Duration::MAX` = for
+    /// ever. Default: not at all with a clean start, for ever without.
+    #[must_use]
+    pub fn session_expiry(mut self, expiry: Duration) -> Self {
+        self.session_expiry = Some(whole_seconds(expiry));
+        self
+    }
+
+    /// Keep Alive, in whole seconds up to 65,535; 0 turns it off. Default: 10 s.
+    ///
+    /// The server may close a connection on which it receives nothing for 1.5 times this.
+    #[must_use]
+    pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
+        self.keep_alive = short_seconds(keep_alive);
+        self
+    }
+
+    /// How long before the keep alive would run out a PINGREQ is sent, in whole seconds. Default: 1 s.
+    ///
+    /// 0 turns the automatic pings off: the server will close a connection on which the program is silent.
+    /// It must be less than the keep alive.
+    #[must_use]
+    pub fn ping_delay(mut self, ping_delay: Duration) -> Self {
+        self.ping_delay = short_seconds(ping_delay);
+        self
+    }
+
+    /// How long after a PINGREQ without PINGRESP, or anything else, the connection is taken for dead. Default: 10 s.
+    #[must_use]
+    pub fn ping_timeout(mut self, timeout: Duration) -> Self {
+        self.ping_timeout = timeout;
+        self
+    }
+
+    /// How long one attempt to connect may take, from resolving the name to CONNACK. Default: 30 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long `publish`, `subscribe` and `unsubscribe` wait for the server's answer, reconnects included.
+    /// Default: as long as the client does not give up the connection.
+    #[must_use]
+    pub fn ack_timeout(mut self, timeout: Duration) -> Self {
+        self.ack_timeout = Some(timeout);
+        self
+    }
+
+    /// How long the server may take nothing from the socket before the connection is taken for dead. Default: 20 s.
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// User Name and Password. They win over those in the URL.
+    #[must_use]
+    pub fn credentials(
+        mut self,
+        user_name: impl Into<ByteString>,
+        password: impl Into<Bytes>,
+    ) -> Self {
+        self.user_name = Some(user_name.into());
+        self.password = Some(password.into());
+        self
+    }
+
+    /// User Name alone.
+    #[must_use]
+    pub fn user_name(mut self, user_name: impl Into<ByteString>) -> Self {
+        self.user_name = Some(user_name.into());
+        self
+    }
+
+    /// Password alone: binary data. Without a user name it is sent in 5.0 only.
+    #[must_use]
+    pub fn password(mut self, password: impl Into<Bytes>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// The Will. Default: none.
+    #[must_use]
+    pub fn will(mut self, will: WillOptions) -> Self {
+        self.will = Some(will);
+        self
+    }
+
+    /// The QoS of publications that name none. Default: QoS 0.
+    #[must_use]
+    pub fn default_qos(mut self, qos: QoS) -> Self {
+        self.default_qos = qos;
+        self
+    }
+
+    /// The RETAIN flag of publications that name none. Default: false.
+    #[must_use]
+    pub fn default_retain(mut self, retain: bool) -> Self {
+        self.default_retain = retain;
+        self
+    }
+
+    /// QoS and RETAIN of publications to exactly this topic that name none. Wins over the general defaults.
+    #[must_use]
+    pub fn topic_defaults(mut self, topic: impl Into<String>, defaults: TopicDefaults) -> Self {
+        self.topics.insert(topic.into(), defaults);
+        self
+    }
+
+    /// Connect again by itself when the connection is lost or, the first time, cannot be made. Default: true.
+    ///
+    /// Refused credentials and identifiers end the attempts at once.
+    #[must_use]
+    pub fn auto_reconnect(mut self, auto_reconnect: bool) -> Self {
+        self.auto_reconnect = auto_reconnect;
+        self
+    }
+
+    /// Attempts after the first failed one before giving up; `None` = no end. Default: 2.
+    #[must_use]
+    pub fn reconnect_retries(mut self, retries: Option<u32>) -> Self {
+        self.reconnect_retries = retries;
+        self
+    }
+
+    /// The longest pause between two attempts; it begins at one second or less and doubles. Default: 10 s.
+    #[must_use]
+    pub fn reconnect_max_interval(mut self, interval: Duration) -> Self {
+        self.reconnect_max_interval = interval;
+        self
+    }
+
+    /// QoS 1 and 2 publications in flight at most, 1 to 65,535; the server's Receive Maximum also holds. Default: 256.
+    #[must_use]
+    pub fn max_in_flight(mut self, messages: u16) -> Self {
+        self.max_in_flight = messages.max(1);
+        self
+    }
+
+    /// MQTT 5.0: QoS 1 and 2 messages that the server may have in flight to this client, 1 to 65,535. Default: 256.
+    #[must_use]
+    pub fn receive_maximum(mut self, messages: u16) -> Self {
+        self.receive_maximum = messages.max(1);
+        self
+    }
+
+    /// The largest packet accepted from the server, in bytes; told to the server in 5.0. Default: MQTT's own limit of
+    /// 256 MiB.
+    #[must_use]
+    pub fn max_packet_bytes(mut self, bytes: u32) -> Self {
+        self.max_packet_bytes = bytes.max(2);
+        self
+    }
+
+    /// Bytes that may wait for the socket before `publish_nowait` blocks. Default: 1 MiB.
+    #[must_use]
+    pub fn send_buffer_bytes(mut self, bytes: usize) -> Self {
+        self.send_buffer_bytes = bytes.max(1);
+        self
+    }
+
+    /// Messages, and bytes of topics and payloads, that wait to be taken before the client stops reading from the
+    /// socket. Default: 10,000 messages or 16 MiB, whichever is reached first.
+    #[must_use]
+    pub fn inbox_limits(mut self, messages: usize, bytes: usize) -> Self {
+        self.inbox_messages = messages.max(1);
+        self.inbox_bytes = bytes.max(1);
+        self
+    }
+
+    /// MQTT 5.0: topic aliases that the server may use, 0 to 65,535. Default: 16.
+    #[must_use]
+    pub fn topic_alias_maximum(mut self, aliases: u16) -> Self {
+        self.topic_alias_maximum = aliases;
+        self
+    }
+
+    /// MQTT 5.0: ask the server for Response Information. Default: false.
+    #[must_use]
+    pub fn request_response_information(mut self, request: bool) -> Self {
+        self.request_response_information = request;
+        self
+    }
+
+    /// MQTT 5.0: let the server send Reason Strings and User Properties with any packet. Default: true.
+    #[must_use]
+    pub fn request_problem_information(mut self, request: bool) -> Self {
+        self.request_problem_information = request;
+        self
+    }
+
+    /// MQTT 5.0: adds a User Property to CONNECT.
+    #[must_use]
+    pub fn user_property(
+        mut self,
+        name: impl Into<ByteString>,
+        value: impl Into<ByteString>,
+    ) -> Self {
+        self.user_properties.push((name.into(), value.into()));
+        self
+    }
+
+    /// Certificates and trust for `mqtts` and `wss`. Default: the system's trusted authorities, no client certificate.
+    #[must_use]
+    pub fn tls(mut self, tls: TlsOptions) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// Adds an HTTP header to the WebSocket handshake; without effect on other transports.
+    #[must_use]
+    pub fn extra_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.extra_headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// The local address to connect from. Default: the system's choice.
+    #[must_use]
+    pub fn bind_address(mut self, address: impl Into<String>) -> Self {
+        self.bind_address = Some(address.into());
+        self
+    }
+
+    /// Calls `callback` on every change of state, on the thread that noticed it and without a lock held.
+    ///
+    /// It should return soon: nothing is read from the server meanwhile. It may publish with `publish_nowait`; calls
+    /// that wait for the server fail with [`ClientError::WouldDeadlock`].
+    #[must_use]
+    pub fn on_state(mut self, callback: impl Fn(&StateEvent) + Send + Sync + 'static) -> Self {
+        self.on_state = Some(Arc::new(callback));
+        self
+    }
+
+    /// QoS and RETAIN of a publication: the call's own, else the topic's, else the general default, else QoS 0 and
+    /// not retained.
+    pub(crate) fn resolve(&self, topic: &str, options: &PublishOptions) -> (QoS, bool) {
+        let of_topic = if self.topics.is_empty() {
+            None
+        } else {
+            self.topics.get(topic)
+        };
+        let qos = options.qos.or_else(|| of_topic.and_then(|t| t.qos));
+        let retain = options.retain.or_else(|| of_topic.and_then(|t| t.retain));
+        (
+            qos.unwrap_or(self.default_qos),
+            retain.unwrap_or(self.default_retain),
+        )
+    }
+
+    /// Whether the settings can work together.
+    pub(crate) fn check(&self) -> Result<(), ClientError> {
+        if self.keep_alive > 0 && self.ping_delay >= self.keep_alive {
+            return Err(ClientError::invalid(
+                "ping_delay",
+                format!(
+                    "{} s is not less than keep_alive ({} s)",
+                    self.ping_delay, self.keep_alive
+                ),
+            ));
+        }
+        if let Some(id) = &self.client_id {
+            self.check_client_id(id)?;
+        }
+        if self.password.is_some()
+            && self.user_name.is_none()
+            && !self.version.allows_password_without_user_name()
+        {
+            return Err(ClientError::invalid(
+                "password",
+                format!("{} has no password without a user name", self.version),
+            ));
+        }
+        if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
+            return Err(ClientError::invalid(
+                "certfile",
+                "certfile and keyfile must be given together",
+            ));
+        }
+        if let Some(will) = &self.will {
+            crate::proto::topic::validate_name(&will.topic)?;
+        }
+        Ok(())
+    }
+
+    // [MQTT-3.1.3-8]: 3.1.1 refuses an empty identifier unless the session is clean.
+    fn check_client_id(&self, id: &str) -> Result<(), ClientError> {
+        if id.len() > usize::from(u16::MAX) {
+            return Err(ClientError::invalid(
+                "client_id",
+                "longer than 65,535 bytes",
+            ));
+        }
+        if id.is_empty() && !self.version.allows_empty_client_id() {
+            return Err(ClientError::invalid(
+                "client_id",
+                format!("{} needs one", self.version),
+            ));
+        }
+        if id.is_empty() && !self.clean_start && !self.version.has_properties() {
+            return Err(ClientError::invalid(
+                "client_id",
+                "a session that is to be kept needs one",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Shows what helps to understand a connection; never the password.
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field("version", &self.version)
+            .field("client_id", &self.client_id)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive", &self.keep_alive)
+            .field("ping_delay", &self.ping_delay)
+            .field("user_name", &self.user_name)
+            .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("auto_reconnect", &self.auto_reconnect)
+            .field("reconnect_retries", &self.reconnect_retries)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WillOptions {
+    /// A Will with an empty payload, QoS 0, not retained.
+    #[must_use]
+    pub fn new(topic: impl Into<ByteString>) -> Self {
+        Self {
+            topic: topic.into(),
+            payload: Bytes::new(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            delay: 0,
+            properties: None,
+        }
+    }
+
+    /// The payload. Default: empty.
+    #[must_use]
+    pub fn payload(mut self, payload: impl Into<Bytes>) -> Self {
+        self.payload = payload.into();
+        self
+    }
+
+    /// The QoS. Default: QoS 0.
+    #[must_use]
+    pub fn qos(mut self, qos: QoS) -> Self {
+        self.qos = qos;
+        self
+    }
+
+    /// The RETAIN flag. Default: false.
+    #[must_use]
+    pub fn retain(mut self, retain: bool) -> Self {
+        self.retain = retain;
+        self
+    }
+
+    /// MQTT 5.0: how long the server waits before it publishes the Will, in whole seconds. Default: 0.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = whole_seconds(delay);
+        self
+    }
+
+    /// MQTT 5.0: the properties that travel with the message.
+    #[must_use]
+    pub fn properties(mut self, properties: PublishProperties) -> Self {
+        self.properties = Some(Box::new(properties));
+        self
+    }
+}
+
+/// How to publish one message. What is not set comes from the topic's and the general defaults.
+///
+/// A [`QoS`] converts into it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PublishOptions {
+    pub(crate) qos: Option<QoS>,
+    pub(crate) retain: Option<bool>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) properties: Option<Box<PublishProperties>>,
+}
+
+impl PublishOptions {
+    /// Nothing set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The QoS.
+    #[must_use]
+    pub fn qos(mut self, qos: QoS) -> Self {
+        self.qos = Some(qos);
+        self
+    }
+
+    /// The RETAIN flag.
+    #[must_use]
+    pub fn retain(mut self, retain: bool) -> Self {
+        self.retain = Some(retain);
+        self
+    }
+
+    /// How long `publish` waits for the acknowledgement, and `publish_nowait` for room.
+    /// Default: [`ConnectOptions::ack_timeout`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// MQTT 5.0: when the message expires, in whole seconds from now. Default: never.
+    #[must_use]
+    pub fn message_expiry(mut self, expiry: Duration) -> Self {
+        self.properties_mut().message_expiry_interval = Some(whole_seconds(expiry));
+        self
+    }
+
+    /// MQTT 5.0: the payload is UTF-8 text.
+    #[must_use]
+    pub fn utf8(mut self) -> Self {
+        self.properties_mut().payload_format_utf8 = Some(true);
+        self
+    }
+
+    /// MQTT 5.0: the Content Type.
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<ByteString>) -> Self {
+        self.properties_mut().content_type = Some(content_type.into());
+        self
+    }
+
+    /// MQTT 5.0: the topic to answer to.
+    #[must_use]
+    pub fn response_topic(mut self, topic: impl Into<ByteString>) -> Self {
+        self.properties_mut().response_topic = Some(topic.into());
+        self
+    }
+
+    /// MQTT 5.0: what the answer is to carry so that it is recognised.
+    #[must_use]
+    pub fn correlation_data(mut self, data: impl Into<Bytes>) -> Self {
+        self.properties_mut().correlation_data = Some(data.into());
+        self
+    }
+
+    /// MQTT 5.0: adds a User Property.
+    #[must_use]
+    pub fn user_property(
+        mut self,
+        name: impl Into<ByteString>,
+        value: impl Into<ByteString>,
+    ) -> Self {
+        let properties = self.properties_mut();
+        properties.user_properties.push((name.into(), value.into()));
+        self
+    }
+
+    fn properties_mut(&mut self) -> &mut PublishProperties {
+        self.properties.get_or_insert_default()
+    }
+}
+
+impl From<QoS> for PublishOptions {
+    fn from(qos: QoS) -> Self {
+        Self::new().qos(qos)
+    }
+}
+
+/// A payload to publish: borrowed or shared.
+///
+/// Borrowed bytes are copied once, into the send buffer (QoS 0) or into the message that is kept until it is
+/// acknowledged. [`Bytes`], `Vec<u8>` and `String` are not copied when they are large.
+#[derive(Debug, Clone)]
+pub enum Payload<'a> {
+    /// Bytes of the caller.
+    Borrowed(&'a [u8]),
+    /// Bytes handed over or shared.
+    Shared(Bytes),
+}
+
+impl Payload<'_> {
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The bytes, shared; borrowed ones are copied.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for Payload<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+impl<'a> From<&'a str> for Payload<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Borrowed(text.as_bytes())
+    }
+}
+
+impl<'a> From<&'a String> for Payload<'a> {
+    fn from(text: &'a String) -> Self {
+        Self::Borrowed(text.as_bytes())
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Payload<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+impl From<&Bytes> for Payload<'_> {
+    fn from(bytes: &Bytes) -> Self {
+        Self::Shared(bytes.clone())
+    }
+}
+
+impl From<Bytes> for Payload<'_> {
+    fn from(bytes: Bytes) -> Self {
+        Self::Shared(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Payload<'_> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Shared(bytes.into())
+    }
+}
+
+impl From<String> for Payload<'_> {
+    fn from(text: String) -> Self {
+        Self::Shared(text.into())
+    }
+}
+
+/// One Topic Filter to subscribe to, and how.
+///
+/// A pair of filter and [`QoS`] converts into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    pub(crate) filter: ByteString,
+    pub(crate) options: SubscriptionOptions,
+}
+
+impl Subscription {
+    /// `filter` at most at `qos`. A Shared Subscription is written `$share/name/filter`.
+    #[must_use]
+    pub fn new(filter: impl Into<ByteString>, qos: QoS) -> Self {
+        Self {
+            filter: filter.into(),
+            options: SubscriptionOptions {
+                qos,
+                ..SubscriptionOptions::default()
+            },
+        }
+    }
+
+    /// MQTT 5.0: messages of this client itself are not sent back to it.
+    #[must_use]
+    pub fn no_local(mut self) -> Self {
+        self.options.no_local = true;
+        self
+    }
+
+    /// MQTT 5.0: forwarded messages keep the RETAIN flag with which they were published.
+    #[must_use]
+    pub fn retain_as_published(mut self) -> Self {
+        self.options.retain_as_published = true;
+        self
+    }
+
+    /// MQTT 5.0: when retained messages are sent.
+    #[must_use]
+    pub fn retain_handling(mut self, handling: RetainHandling) -> Self {
+        self.options.retain_handling = handling;
+        self
+    }
+}
+
+impl<F: AsRef<str>> From<(F, QoS)> for Subscription {
+    fn from((filter, qos): (F, QoS)) -> Self {
+        Self::new(filter.as_ref(), qos)
+    }
+}
+
+impl<F: AsRef<str>> From<&(F, QoS)> for Subscription {
+    fn from((filter, qos): &(F, QoS)) -> Self {
+        Self::new(filter.as_ref(), *qos)
+    }
+}
+
+impl From<&Self> for Subscription {
+    fn from(subscription: &Self) -> Self {
+        subscription.clone()
+    }
+}
+
+/// What holds for all filters of one SUBSCRIBE or UNSUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SubscribeOptions {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) identifier: Option<u32>,
+    pub(crate) user_properties: Vec<UserProperty>,
+}
+
+impl SubscribeOptions {
+    /// Nothing set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long to wait for the server's answer. Default: [`ConnectOptions::ack_timeout`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// MQTT 5.0: the Subscription Identifier that messages of these subscriptions carry, 1 to 268,435,455.
+    #[must_use]
+    pub fn identifier(mut self, identifier: u32) -> Self {
+        self.identifier = Some(identifier);
+        self
+    }
+
+    /// MQTT 5.0: adds a User Property.
+    #[must_use]
+    pub fn user_property(
+        mut self,
+        name: impl Into<ByteString>,
+        value: impl Into<ByteString>,
+    ) -> Self {
+        self.user_properties.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// Whole seconds as MQTT 5.0 counts them; what does not fit is "for ever".
+fn whole_seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Whole seconds of a two-byte field; what does not fit is its largest value, and a part of a second is not "off".
+fn short_seconds(duration: Duration) -> u16 {
+    let seconds = duration.as_secs().max(u64::from(!duration.is_zero()));
+    u16::try_from(seconds).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_topics() -> ConnectOptions {
+        let qos1 = TopicDefaults {
+            qos: Some(QoS::AtLeastOnce),
+            retain: None,
+        };
+        let qos2_retained = TopicDefaults {
+            qos: Some(QoS::ExactlyOnce),
+            retain: Some(true),
+        };
+        ConnectOptions::new()
+            .default_retain(true)
+            .topic_defaults("/test", qos1)
+            .topic_defaults("/some_topic", qos2_retained)
+    }
+
+    #[test]
+    fn argument_wins_over_topic_and_topic_over_default() {
+        let options = with_topics();
+        let unset = PublishOptions::new();
+        let explicit = PublishOptions::new().qos(QoS::AtMostOnce).retain(false);
+        assert_eq!(options.resolve("/test", &unset), (QoS::AtLeastOnce, true));
+        assert_eq!(
+            options.resolve("/some_topic", &unset),
+            (QoS::ExactlyOnce, true)
+        );
+        assert_eq!(options.resolve("other", &unset), (QoS::AtMostOnce, true));
+        // DEC-13: an explicit 0 or false wins too.
+        assert_eq!(
+            options.resolve("/some_topic", &explicit),
+            (QoS::AtMostOnce, false)
+        );
+    }
+
+    #[test]
+    fn ping_delay_must_be_less_than_keep_alive() {
+        let options = ConnectOptions::new()
+            .keep_alive(Duration::from_secs(5))
+            .ping_delay(Duration::from_secs(5));
+        assert!(matches!(
+            options.check(),
+            Err(ClientError::InvalidOption(_))
+        ));
+        assert!(options.keep_alive(Duration::ZERO).check().is_ok());
+    }
+
+    #[test]
+    fn password_needs_a_user_name_before_5() {
+        let options = ConnectOptions::new().password("secret");
+        assert!(options.check().is_err());
+        assert!(options.clone().version(ProtocolVersion::V5).check().is_ok());
+        assert!(options.user_name("me").check().is_ok());
+    }
+
+    #[test]
+    fn empty_client_id_needs_a_clean_session() {
+        let options = ConnectOptions::new().client_id("");
+        assert!(options.check().is_ok());
+        assert!(options.clone().clean_start(false).check().is_err());
+        assert!(options.version(ProtocolVersion::V31).check().is_err());
+    }
+
+    #[test]
+    fn debug_hides_the_password() {
+        let options = ConnectOptions::new().credentials("me", "secret");
+        let text = format!("{options:?}");
+        assert!(text.contains("***") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn durations_become_the_seconds_of_the_wire() {
+        assert_eq!(short_seconds(Duration::from_millis(1)), 1);
+        assert_eq!(short_seconds(Duration::ZERO), 0);
+        assert_eq!(short_seconds(Duration::MAX), u16::MAX);
+        assert_eq!(whole_seconds(Duration::MAX), u32::MAX);
+    }
+}
