@@ -6,6 +6,8 @@
 
 mod error;
 mod node;
+mod section;
 
 pub use error::{ConfigError, Problem};
 pub use node::{Document, Entry, Node, NodeId, Value, on_or_off};
+pub(crate) use section::{Field, Findings, Section};

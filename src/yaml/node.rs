@@ -256,6 +256,11 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
         self.scalar(Value::Null)
     }
 
+    /// A text without any value.
+    fn visit_none<E: Error>(self) -> Result<Node, E> {
+        self.visit_unit()
+    }
+
     fn visit_bool<E: Error>(self, value: bool) -> Result<Node, E> {
         self.scalar(Value::Bool(value))
     }

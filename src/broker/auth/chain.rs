@@ -112,7 +112,6 @@ impl AuthChain {
     /// Verifying a password takes milliseconds to a second of CPU, and before that up to `limits.auth-timeout` of
     /// waiting; an authenticator of the user's own may block as it likes. Call it on the connection's thread. The delay in
     /// the judgement is not waited for here.
-    #[must_use]
     pub fn authenticate(&self, client: &ConnectInfo<'_>, _now: Instant) -> Judgement {
         let limits = &self.limits;
         let longer = |text: Option<&[u8]>, limit| text.is_some_and(|text| text.len() > limit);

@@ -7,7 +7,7 @@ use std::{fmt, str};
 use super::{AuthConfig, QoS};
 
 /// One entry of the section `listeners`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListenerConfig {
     /// Its name in the file.
     pub name: String,

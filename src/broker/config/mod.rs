@@ -1,7 +1,11 @@
 //! The broker's settings, checked and typed. How they are written in a file: `docs/config.md`.
 
+mod file;
 mod limits;
 mod listener;
+mod listener_file;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +21,7 @@ use crate::proto::packet::QoS;
 /// Everything that can be set about a broker.
 ///
 /// The default is HBMQTT's: a TCP listener `default` on `0.0.0.0:1883`, anonymous clients welcome, `$SYS` every 20 s.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The listeners, in the order of the file, each with what it inherits from `listeners.default` filled in.
     pub listeners: Vec<ListenerConfig>,
@@ -76,7 +80,7 @@ impl Default for Config {
 }
 
 /// Section `auth`: who may connect. Files named here are read by [`AuthChains::load`](super::auth::AuthChains::load).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AuthConfig {
     /// Key `allow-anonymous`: clients without a user name may connect; on.
     pub allow_anonymous: bool,
@@ -106,7 +110,7 @@ impl Default for AuthConfig {
 }
 
 /// Section `topic-check`: HBMQTT's checks of topics.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TopicCheckConfig {
     /// Key `enabled`: off by default, and then nothing in this section has any effect.
     pub enabled: bool,
@@ -166,7 +170,7 @@ pub enum QueueFull {
 }
 
 /// Section `persistence`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PersistenceConfig {
     /// Key `session-expiry`: sessions whose client stays away for longer are removed, 14 days. What a client asks for is
     /// capped to it.
