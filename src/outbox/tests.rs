@@ -1,0 +1,270 @@
+#![expect(
+    clippy::disallowed_methods,
+    reason = "deadlines of tests are taken from the clock"
+)]
+
+use super::*;
+
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, bounded};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An outbox, the socket at its other end, and its events.
+fn outbox(options: OutboxOptions) -> (Arc<Outbox>, Socket, Receiver<OutboxEvent>) {
+    let (ours, theirs) = Socket::pair("outbox").unwrap();
+    let (event, events) = bounded(100);
+    let on_event = Box::new(move |outbox_event| event.send(outbox_event).unwrap());
+    theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+    (
+        Outbox::new(Arc::new(ours), Layers::Plain, options, on_event),
+        theirs,
+        events,
+    )
+}
+
+fn buf(bytes: &[u8]) -> OutBuf {
+    let mut buf = OutBuf::new();
+    buf.bytes_mut().extend_from_slice(bytes);
+    buf
+}
+
+fn read_to_end(socket: &Socket) -> Vec<u8> {
+    let mut read = Vec::new();
+    let mut buffer = [0; 65_536];
+    loop {
+        match socket.read(&mut buffer).unwrap() {
+            0 => return read,
+            length => read.extend_from_slice(&buffer[..length]),
+        }
+    }
+}
+
+/// Numbered records, so that a lost, doubled or swapped byte shows.
+struct Records(u32);
+
+impl Records {
+    fn next(&mut self, buf: &mut OutBuf, length: usize) {
+        let record = |number: u32| number.to_be_bytes().repeat(length / 4 + 1);
+        buf.bytes_mut().extend_from_slice(&self.0.to_be_bytes());
+        buf.push_shared(Bytes::from(record(self.0)));
+        buf.bytes_mut().extend_from_slice(&(!self.0).to_be_bytes());
+        self.0 += 1;
+    }
+}
+
+fn expected(count: u32, length: impl Fn(u32) -> usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in 0..count {
+        bytes.extend_from_slice(&number.to_be_bytes());
+        bytes.extend_from_slice(&number.to_be_bytes().repeat(length(number) / 4 + 1));
+        bytes.extend_from_slice(&(!number).to_be_bytes());
+    }
+    bytes
+}
+
+/// Lengths on both sides of `SHARE_FROM_BYTES`.
+fn length(number: u32) -> usize {
+    [0, 1, 40, 2047, 2048, 5000, 30_000][number as usize % 7]
+}
+
+#[test]
+fn an_idle_outbox_writes_at_once_and_keeps_the_capacity_of_the_buffer() {
+    let (outbox, peer, _events) = outbox(OutboxOptions::default());
+    let mut packet = buf(b"hello");
+    let capacity = packet.bytes.capacity();
+    assert_eq!(outbox.send(&mut packet), SendOutcome::Sent);
+    assert!(packet.is_empty());
+    assert_eq!(packet.bytes.capacity(), capacity);
+    assert_eq!((outbox.backlog(), outbox.bytes_sent()), (0, 5));
+    let mut read = [0; 8];
+    assert_eq!(peer.read(&mut read).unwrap(), 5);
+}
+
+#[test]
+fn an_outbox_is_small() {
+    assert!(size_of::<Outbox>() <= 256, "{}", size_of::<Outbox>());
+}
+
+#[test]
+fn a_stalled_peer_gets_everything_in_order_once_it_reads() {
+    let (outbox, peer, events) = outbox(OutboxOptions {
+        soft_limit_bytes: 100_000,
+        ..OutboxOptions::default()
+    });
+    let mut records = Records(0);
+    let mut packet = OutBuf::new();
+    let mut full = 0;
+    for number in 0..300 {
+        records.next(&mut packet, length(number));
+        match outbox.send(&mut packet) {
+            SendOutcome::Full => full += 1,
+            SendOutcome::Sent => assert_eq!(full, 0, "nothing is sent past what waits"),
+            SendOutcome::Queued => {}
+            SendOutcome::Closed => panic!("closed"),
+        }
+    }
+    assert!(full > 0);
+    assert!(outbox.backlog() > 100_000);
+    outbox.close();
+    let expected = expected(300, length);
+    assert!(
+        read_to_end(&peer) == expected,
+        "the bytes are those that were sent"
+    );
+    assert_eq!(outbox.bytes_sent(), expected.len() as u64);
+    assert!(events.try_recv().is_err(), "a closed outbox tells nothing");
+}
+
+#[test]
+fn every_full_is_followed_by_drained_when_the_peer_reads_again() {
+    let (outbox, peer, events) = outbox(OutboxOptions {
+        soft_limit_bytes: 200_000,
+        ..OutboxOptions::default()
+    });
+    let (total, totals) = bounded(1);
+    let reader = crate::thread::spawn("reader", 0, move || {
+        total.send(read_to_end(&peer).len()).unwrap()
+    })
+    .unwrap();
+    let mut sent = 0;
+    for _ in 0..20 {
+        let mut told = SendOutcome::Sent;
+        while told != SendOutcome::Full {
+            let mut packet = buf(&[7; 50_000]);
+            sent += packet.len();
+            told = outbox.send(&mut packet);
+            assert_ne!(told, SendOutcome::Closed);
+        }
+        assert!(matches!(
+            events.recv_timeout(PATIENCE).unwrap(),
+            OutboxEvent::Drained
+        ));
+        assert!(outbox.backlog() < 200_000 / 2);
+    }
+    outbox.close();
+    reader.join().unwrap();
+    assert_eq!(totals.recv().unwrap(), sent);
+}
+
+#[test]
+fn a_peer_that_takes_nothing_for_the_write_timeout_is_given_up() {
+    let options = OutboxOptions {
+        write_timeout: Duration::from_millis(50),
+        soft_limit_bytes: 1000,
+        id: 3,
+    };
+    let (outbox, _peer, events) = outbox(options);
+    while outbox.send(&mut buf(&[0; 100_000])) == SendOutcome::Sent {}
+    match events.recv_timeout(PATIENCE).unwrap() {
+        OutboxEvent::Failed(NetError::Io(error)) => {
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut)
+        }
+        event => panic!("{event:?}"),
+    }
+    assert!(outbox.is_closed());
+    assert_eq!(outbox.backlog(), 0);
+    assert_eq!(outbox.send(&mut buf(b"x")), SendOutcome::Closed);
+    assert_eq!(
+        outbox.socket.read(&mut [0]).unwrap(),
+        0,
+        "the reader is woken"
+    );
+}
+
+#[test]
+fn a_peer_that_is_gone_is_told_by_the_outcome() {
+    let (outbox, peer, events) = outbox(OutboxOptions::default());
+    drop(peer);
+    let mut packet = buf(b"x");
+    assert_eq!(outbox.send(&mut packet), SendOutcome::Closed);
+    assert!(packet.is_empty());
+    assert!(events.try_recv().is_err());
+}
+
+#[test]
+fn appended_bytes_wait_for_the_flush() {
+    let (outbox, peer, _events) = outbox(OutboxOptions::default());
+    assert_eq!(outbox.append(&mut buf(b"a")), SendOutcome::Queued);
+    assert_eq!(outbox.append(&mut buf(b"b")), SendOutcome::Queued);
+    assert_eq!(outbox.backlog(), 2);
+    assert_eq!(outbox.flush(), SendOutcome::Sent);
+    assert_eq!(outbox.backlog(), 0);
+    assert_eq!(outbox.append(&mut buf(b"c")), SendOutcome::Queued);
+    assert_eq!(outbox.send(&mut buf(b"d")), SendOutcome::Sent);
+    outbox.close();
+    assert_eq!(read_to_end(&peer), b"abcd");
+}
+
+#[test]
+fn a_flush_that_catches_up_at_once_still_gives_the_event_that_append_promised() {
+    let (outbox, peer, events) = outbox(OutboxOptions {
+        soft_limit_bytes: 10,
+        ..OutboxOptions::default()
+    });
+    assert_eq!(outbox.append(&mut buf(&[1; 11])), SendOutcome::Full);
+    assert_eq!(outbox.flush(), SendOutcome::Sent);
+    assert!(matches!(
+        events.recv_timeout(PATIENCE).unwrap(),
+        OutboxEvent::Drained
+    ));
+    drop(peer);
+    assert_eq!(outbox.append(&mut buf(&[1; 11])), SendOutcome::Full);
+    assert_eq!(outbox.flush(), SendOutcome::Closed);
+    assert!(matches!(
+        events.recv_timeout(PATIENCE).unwrap(),
+        OutboxEvent::Failed(_)
+    ));
+}
+
+#[test]
+fn abort_drops_what_waits_and_ends_the_drain_thread() {
+    let (outbox, peer, events) = outbox(OutboxOptions::default());
+    while outbox.send(&mut buf(&[0; 100_000])) == SendOutcome::Sent {}
+    outbox.abort();
+    assert_eq!(outbox.send(&mut buf(b"x")), SendOutcome::Closed);
+    let _ = read_to_end(&peer);
+    let deadline = Instant::now() + PATIENCE;
+    while Arc::strong_count(&outbox) > 1 {
+        assert!(Instant::now() < deadline, "the drain thread is still there");
+        std::thread::yield_now();
+    }
+    assert!(events.try_recv().is_err());
+}
+
+#[test]
+fn the_rest_of_a_buffer_is_what_the_cursor_has_not_passed() {
+    let mut records = Records(0);
+    let mut whole = OutBuf::new();
+    for number in 0..8 {
+        records.next(&mut whole, length(number));
+    }
+    let expected = expected(8, length);
+    assert_eq!(whole.len(), expected.len());
+    for passed in (0..=expected.len()).step_by(97) {
+        let mut source = OutBuf {
+            bytes: whole.bytes.clone(),
+            shared: whole.shared.clone(),
+            shared_bytes: whole.shared_bytes,
+        };
+        let mut cursor = Cursor::default();
+        source.advance(&mut cursor, passed);
+        assert_eq!(source.passed(cursor), passed);
+        let mut rest = buf(b"before");
+        rest.push_shared(Bytes::from(vec![9; SHARE_FROM_BYTES]));
+        rest.append_rest(&mut source, cursor);
+        assert!(source.is_empty());
+        let mut collected = Vec::new();
+        let mut cursor = Cursor::default();
+        while let Some(part) = rest.part(cursor) {
+            collected.extend_from_slice(part);
+            rest.advance_in_part(&mut cursor, part.len());
+        }
+        assert_eq!(collected.len(), rest.len());
+        assert!(
+            collected.ends_with(&expected[passed..])
+                && collected.len() == 6 + SHARE_FROM_BYTES + expected.len() - passed
+        );
+    }
+}
