@@ -12,4 +12,4 @@ pub mod url;
 pub mod websocket;
 
 pub use error::NetError;
-pub use socket::{PeerAddress, Socket};
+pub use socket::{Closer, PeerAddress, Socket};

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, sockopt};
@@ -16,8 +16,21 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sockopt};
 /// A connected stream socket. Every call takes `&self`: one thread may read while others write.
 #[derive(Debug)]
 pub struct Socket {
-    stream: Stream,
+    stream: Arc<Stream>,
     peer: PeerAddress,
+}
+
+/// Shuts a [`Socket`] down from elsewhere. It costs no file descriptor and does not keep the socket open.
+#[derive(Debug, Clone)]
+pub struct Closer(Weak<Stream>);
+
+impl Closer {
+    /// As [`Socket::shutdown`]; nothing when the socket is closed already.
+    pub fn shutdown(&self) {
+        if let Some(stream) = self.0.upgrade() {
+            stream.shut(Shutdown::Both);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -50,7 +63,7 @@ impl Socket {
         sockopt::set_tcp_keepcnt(&stream, KEEPALIVE_PROBES)?;
         let peer = PeerAddress::Ip(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
         Ok(Self {
-            stream: Stream::Tcp(stream),
+            stream: Arc::new(Stream::Tcp(stream)),
             peer,
         })
     }
@@ -59,7 +72,7 @@ impl Socket {
     #[must_use]
     pub fn unix(stream: UnixStream, peer: PeerAddress) -> Self {
         Self {
-            stream: Stream::Unix(stream),
+            stream: Arc::new(Stream::Unix(stream)),
             peer,
         }
     }
@@ -89,7 +102,7 @@ impl Socket {
     /// Until a byte arrives or the read timeout is over.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let result = match &self.stream {
+            let result = match &*self.stream {
                 Stream::Tcp(stream) => (&*stream).read(buffer),
                 Stream::Unix(stream) => (&*stream).read(buffer),
             };
@@ -162,7 +175,7 @@ impl Socket {
     /// The socket is gone.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = timeout.map(|timeout| timeout.max(SHORTEST_TIMEOUT));
-        match &self.stream {
+        match &*self.stream {
             Stream::Tcp(stream) => stream.set_read_timeout(timeout),
             Stream::Unix(stream) => stream.set_read_timeout(timeout),
         }
@@ -174,7 +187,7 @@ impl Socket {
     /// The socket is gone.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = timeout.map(|timeout| timeout.max(SHORTEST_TIMEOUT));
-        match &self.stream {
+        match &*self.stream {
             Stream::Tcp(stream) => stream.set_write_timeout(timeout),
             Stream::Unix(stream) => stream.set_write_timeout(timeout),
         }
@@ -184,19 +197,18 @@ impl Socket {
     ///
     /// A socket that is not connected any more is left as it is.
     pub fn shutdown(&self) {
-        self.shut(Shutdown::Both);
+        self.stream.shut(Shutdown::Both);
     }
 
     /// Tells the peer that nothing more will come; reading goes on.
     pub fn shutdown_write(&self) {
-        self.shut(Shutdown::Write);
+        self.stream.shut(Shutdown::Write);
     }
 
-    fn shut(&self, how: Shutdown) {
-        let _ = match &self.stream {
-            Stream::Tcp(stream) => stream.shutdown(how),
-            Stream::Unix(stream) => stream.shutdown(how),
-        };
+    /// A handle that can shut this socket down while it is in use elsewhere.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        Closer(Arc::downgrade(&self.stream))
     }
 
     fn send(&self, bytes: &[u8], flags: SendFlags) -> io::Result<usize> {
@@ -214,9 +226,18 @@ impl Socket {
     }
 }
 
+impl Stream {
+    fn shut(&self, how: Shutdown) {
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(how),
+            Self::Unix(stream) => stream.shutdown(how),
+        };
+    }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.stream {
+        match &*self.stream {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
         }
