@@ -1,3 +1,8 @@
+mod describe;
+mod round_trip;
+mod strategies;
+mod vectors;
+
 use bytes::Bytes;
 
 use super::*;
