@@ -242,3 +242,174 @@ impl fmt::Display for EncodeError {
 }
 
 impl std::error::Error for EncodeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::PacketType;
+
+    fn decode_errors() -> Vec<DecodeError> {
+        use DecodeError::*;
+        let errors = vec![
+            ReservedPacketType,
+            InvalidFlags,
+            InvalidLength,
+            PacketTooLarge { size: 2, limit: 1 },
+            Truncated,
+            TrailingBytes,
+            InvalidUtf8,
+            NulInString,
+            ZeroPacketId,
+            InvalidQos,
+            DupWithQos0,
+            InvalidTopicName,
+            MissingTopicName,
+            UnsupportedProtocol,
+            UnsupportedVersion { level: 6 },
+            ReservedBit,
+            InvalidSubscriptionOptions,
+            ContradictingFlags,
+            NoTopicFilter,
+            InvalidProperty { id: 1 },
+            DuplicateProperty { id: 1 },
+            InvalidPropertyValue { id: 1 },
+            MissingProperty { id: 0x15 },
+            TooManyProperties,
+            InvalidReasonCode { value: 3 },
+        ];
+        // A new variant must be added to the list above.
+        for error in &errors {
+            match error {
+                ReservedPacketType
+                | InvalidFlags
+                | InvalidLength
+                | PacketTooLarge { .. }
+                | Truncated
+                | TrailingBytes
+                | InvalidUtf8
+                | NulInString
+                | ZeroPacketId
+                | InvalidQos
+                | DupWithQos0
+                | InvalidTopicName
+                | MissingTopicName
+                | UnsupportedProtocol
+                | UnsupportedVersion { .. }
+                | ReservedBit
+                | InvalidSubscriptionOptions
+                | ContradictingFlags
+                | NoTopicFilter
+                | InvalidProperty { .. }
+                | DuplicateProperty { .. }
+                | InvalidPropertyValue { .. }
+                | MissingProperty { .. }
+                | TooManyProperties
+                | InvalidReasonCode { .. } => {}
+            }
+        }
+        errors
+    }
+
+    fn protocol_errors() -> Vec<ProtocolError> {
+        use ProtocolError::*;
+        vec![
+            ConnectExpected,
+            SecondConnect,
+            WrongDirection,
+            UnexpectedAck,
+            ReceiveMaximumExceeded,
+            TopicAliasInvalid,
+            SubscriptionIdentifierFromClient,
+            SessionExpiryFromZero,
+            UnexpectedAuth,
+            NotAvailable(ReasonCode::RetainNotSupported),
+        ]
+    }
+
+    #[test]
+    fn errors_are_small() {
+        assert!(size_of::<DecodeError>() <= 32);
+        assert!(size_of::<ProtocolError>() <= 32);
+        assert!(size_of::<EncodeError>() <= 32);
+    }
+
+    #[test]
+    fn every_decode_error_has_a_reason_that_ends_a_connection() {
+        for error in decode_errors() {
+            let reason = error.reason();
+            assert!(reason.is_error(), "{error}");
+            assert!(
+                reason.is_allowed_in(PacketType::Disconnect)
+                    || reason == ReasonCode::UnsupportedProtocolVersion,
+                "{error}: {reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_protocol_error_has_a_reason_that_ends_a_connection() {
+        for error in protocol_errors() {
+            assert!(
+                error.reason().is_allowed_in(PacketType::Disconnect),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn messages_are_distinct_and_end_without_a_full_stop() {
+        let texts: Vec<String> = decode_errors()
+            .iter()
+            .map(ToString::to_string)
+            .chain(protocol_errors().iter().map(ToString::to_string))
+            .collect();
+        for (at, text) in texts.iter().enumerate() {
+            assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
+            assert!(!texts[..at].contains(text), "{text} stands twice");
+        }
+        assert_eq!(
+            DecodeError::InvalidProperty { id: 0x23 }.to_string(),
+            "property 0x23 is not allowed here"
+        );
+        assert_eq!(
+            DecodeError::PacketTooLarge {
+                size: 20,
+                limit: 10
+            }
+            .to_string(),
+            "packet of 20 bytes, the limit is 10"
+        );
+    }
+
+    #[test]
+    fn reasons_follow_the_specification() {
+        let of = |error: DecodeError| error.reason();
+        assert_eq!(of(DecodeError::Truncated), ReasonCode::MalformedPacket);
+        // §3.1.2.11.3: the value 0 is a Protocol Error.
+        assert_eq!(
+            of(DecodeError::InvalidPropertyValue { id: 0x21 }),
+            ReasonCode::ProtocolError
+        );
+        assert_eq!(
+            of(DecodeError::InvalidPropertyValue { id: 0x23 }),
+            ReasonCode::TopicAliasInvalid
+        );
+        assert_eq!(
+            of(DecodeError::DuplicateProperty { id: 0x21 }),
+            ReasonCode::ProtocolError
+        );
+        // §2.2.2.2: an identifier that the packet cannot have makes it malformed.
+        assert_eq!(
+            of(DecodeError::InvalidProperty { id: 0x21 }),
+            ReasonCode::MalformedPacket
+        );
+        assert_eq!(
+            of(DecodeError::InvalidTopicName),
+            ReasonCode::TopicNameInvalid
+        );
+        assert_eq!(
+            of(DecodeError::TooManyProperties),
+            ReasonCode::QuotaExceeded
+        );
+    }
+}

@@ -448,3 +448,84 @@ impl<'o> Writer<'o> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::ProtocolVersion;
+
+    fn read(decoder: &Decoder, section: &[u8]) -> Result<usize, DecodeError> {
+        let mut reader = Reader::copying(section);
+        let mut properties = Properties::read(&mut reader, decoder, Carrier::Unsubscribe)?;
+        let mut count = 0;
+        while properties.next()?.is_some() {
+            properties.pair()?;
+            count += 1;
+        }
+        reader.finish()?;
+        Ok(count)
+    }
+
+    #[test]
+    fn identifiers_are_those_of_the_table() {
+        assert_eq!(PropertyId::ALL.len(), 27);
+        for &property in PropertyId::ALL {
+            assert_eq!(
+                PropertyId::from_u32(u32::from(property.as_u8())),
+                Some(property)
+            );
+        }
+        for unknown in [0, 4, 0x0A, 0x0C, 0x14, 0x1B, 0x2B, 256 + 0x26, u32::MAX] {
+            assert_eq!(PropertyId::from_u32(unknown), None);
+        }
+    }
+
+    #[test]
+    fn only_two_properties_repeat_and_the_identifier_only_in_publish() {
+        for &property in PropertyId::ALL {
+            let may = property.may_repeat_in(Carrier::Subscribe);
+            assert_eq!(
+                may,
+                property == PropertyId::UserProperty,
+                "{}",
+                property.name()
+            );
+        }
+        assert!(PropertyId::SubscriptionIdentifier.may_repeat_in(Carrier::Publish));
+    }
+
+    #[test]
+    fn properties_up_to_both_limits_are_taken_and_not_one_more() {
+        let mut section = Vec::new();
+        let pair = (ByteString::from("a"), ByteString::from("b"));
+        put_section(&mut section, |w| w.user_properties(&vec![pair; 3])).unwrap();
+        let limited = |max_properties, max_property_bytes| Decoder {
+            max_properties,
+            max_property_bytes,
+            ..Decoder::new(ProtocolVersion::V5)
+        };
+        assert_eq!(section.len(), 1 + 21);
+        assert_eq!(read(&limited(3, 21), &section), Ok(3));
+        assert_eq!(
+            read(&limited(2, 21), &section),
+            Err(DecodeError::TooManyProperties)
+        );
+        assert_eq!(
+            read(&limited(3, 20), &section),
+            Err(DecodeError::TooManyProperties)
+        );
+    }
+
+    #[test]
+    fn section_longer_than_its_packet_allocates_nothing_and_is_refused() {
+        let decoder = Decoder::new(ProtocolVersion::V5);
+        assert_eq!(
+            read(&decoder, &[0xff, 0xff, 0xff, 0x7f]),
+            Err(DecodeError::Truncated)
+        );
+        assert_eq!(
+            read(&decoder, &[0x03, 0x26, 0xff, 0xff]),
+            Err(DecodeError::Truncated)
+        );
+    }
+}

@@ -385,3 +385,90 @@ pub(crate) fn put_with_length(
     out.splice(at..body_start, bytes.into_iter().take(count));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variable_byte_integers_keep_their_value_at_every_size() {
+        for value in [
+            0, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, MAX_VARINT,
+        ] {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            assert_eq!(out.len(), varint_size(value));
+            let read = VarInt::read(&out).unwrap().unwrap();
+            assert_eq!((read.value, read.length as usize), (value, out.len()));
+            assert!(read.is_shortest());
+            assert!(VarInt::read(&out[..out.len() - 1]).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn longer_form_of_a_variable_byte_integer_is_seen() {
+        for bytes in [
+            &[0x80, 0x00][..],
+            &[0xff, 0x80, 0x00],
+            &[0x81, 0x80, 0x80, 0x00],
+        ] {
+            assert!(!VarInt::read(bytes).unwrap().unwrap().is_shortest());
+            assert_eq!(
+                Reader::copying(bytes).varint(),
+                Err(DecodeError::InvalidLength)
+            );
+        }
+    }
+
+    #[test]
+    fn body_is_moved_when_its_length_takes_more_than_a_byte() {
+        for length in [0, 1, 127, 128, 16_383, 16_384] {
+            let body = vec![b'x'; length];
+            let mut out = vec![1, 2];
+            put_packet(&mut out, 0x30, |out| {
+                out.extend_from_slice(&body);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(out[..3], [1, 2, 0x30]);
+            let varint = VarInt::read(&out[3..]).unwrap().unwrap();
+            assert_eq!(varint.value as usize, length);
+            assert_eq!(out[3 + varint.length as usize..], body);
+        }
+    }
+
+    #[test]
+    fn failed_packet_leaves_the_buffer_as_it_was() {
+        let mut out = vec![1, 2];
+        let long = "x".repeat(65_536);
+        let result = put_packet(&mut out, 0x10, |out| put_string(out, &long));
+        assert_eq!(result, Err(EncodeError::FieldTooLong));
+        let result = put_packet(&mut out, 0x10, |out| put_string(out, "a\0b"));
+        assert_eq!(result, Err(EncodeError::Invalid));
+        assert_eq!(out, [1, 2]);
+        assert_eq!(
+            length(MAX_VARINT as usize + 1),
+            Err(EncodeError::PacketTooLarge)
+        );
+    }
+
+    #[test]
+    fn parts_of_a_buffer_are_shared_and_others_copied() {
+        let buffer = Bytes::from(vec![1, 2, 3, 4]);
+        assert_eq!(share(&buffer, &buffer[1..3]).as_ptr(), buffer[1..].as_ptr());
+        let elsewhere = [9, 9];
+        assert_eq!(share(&buffer, &elsewhere), elsewhere[..]);
+        assert!(share(&buffer, &buffer[4..]).is_empty());
+    }
+
+    #[test]
+    fn strings_of_one_section_share_one_copy() {
+        let section = [0, 1, b'a', 0, 1, b'b', 0, 0];
+        let mut reader = Reader::copying(&section);
+        let (a, b, empty) = (reader.string(), reader.string(), reader.string());
+        let (a, b) = (a.unwrap().into_bytes(), b.unwrap().into_bytes());
+        assert_eq!(a.as_ptr().addr() + 3, b.as_ptr().addr());
+        assert_eq!(empty, Ok(ByteString::new()));
+        assert_eq!(reader.string(), Err(DecodeError::Truncated));
+    }
+}

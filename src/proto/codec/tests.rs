@@ -6,9 +6,9 @@ mod vectors;
 use bytes::Bytes;
 
 use super::*;
+use crate::proto::ReasonCode;
 use crate::proto::packet::publish::{PublishProperties, PublishView};
 use crate::proto::packet::{PacketId, QoS, SubscriptionOptions};
-use crate::proto::{ReasonCode, wire};
 
 fn decode(version: ProtocolVersion, bytes: &[u8]) -> Result<Packet, DecodeError> {
     let decoder = Decoder::new(version);
@@ -117,27 +117,4 @@ fn view_of_a_publish_copies_only_the_section_that_holds_strings() {
         shared[shared.len() - 7..].as_ptr(),
         "the payload shares the buffer"
     );
-}
-
-#[test]
-fn variable_byte_integers_keep_their_value_at_every_size() {
-    for value in [
-        0,
-        127,
-        128,
-        16_383,
-        16_384,
-        2_097_151,
-        2_097_152,
-        wire::MAX_VARINT,
-    ] {
-        let mut out = Vec::new();
-        wire::put_varint(&mut out, value);
-        assert_eq!(out.len(), wire::varint_size(value));
-        let read = VarInt::read(&out).unwrap().unwrap();
-        assert_eq!(
-            (read.value, read.length),
-            (value, u32::try_from(out.len()).unwrap())
-        );
-    }
 }

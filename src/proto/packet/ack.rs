@@ -163,3 +163,66 @@ fn is_ack(packet_type: PacketType) -> bool {
         PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: u16 = 0x1234;
+
+    fn ack(reason: ReasonCode) -> Ack {
+        Ack::new(PacketId::new(ID).unwrap(), reason)
+    }
+
+    #[test]
+    fn success_without_properties_is_four_bytes_in_every_version() {
+        for version in ProtocolVersion::ALL {
+            for (packet_type, first) in [
+                (PacketType::Puback, 0x40),
+                (PacketType::Pubrec, 0x50),
+                (PacketType::Pubrel, 0x62),
+                (PacketType::Pubcomp, 0x70),
+            ] {
+                let (mut out, mut bare) = (Vec::new(), Vec::new());
+                ack(ReasonCode::Success)
+                    .encode(packet_type, version, &mut out)
+                    .unwrap();
+                encode_bare(packet_type, PacketId::new(ID).unwrap(), &mut bare);
+                assert_eq!(out, [first, 2, 0x12, 0x34]);
+                assert_eq!(out, bare);
+            }
+        }
+    }
+
+    #[test]
+    fn older_versions_cannot_say_why() {
+        let mut out = Vec::new();
+        let ack = Ack {
+            properties: Some(Box::new(AckProperties {
+                reason_string: Some("because".into()),
+                user_properties: Vec::new(),
+            })),
+            ..ack(ReasonCode::QuotaExceeded)
+        };
+        ack.encode(PacketType::Puback, ProtocolVersion::V311, &mut out)
+            .unwrap();
+        assert_eq!(out, [0x40, 2, 0x12, 0x34]);
+    }
+
+    #[test]
+    fn foreign_reasons_and_types_are_refused() {
+        let mut out = Vec::new();
+        let v5 = ProtocolVersion::V5;
+        let quota = ack(ReasonCode::QuotaExceeded);
+        assert_eq!(
+            quota.encode(PacketType::Pubrel, v5, &mut out),
+            Err(EncodeError::Invalid)
+        );
+        let success = ack(ReasonCode::Success);
+        assert_eq!(
+            success.encode(PacketType::Suback, v5, &mut out),
+            Err(EncodeError::Invalid)
+        );
+        assert!(out.is_empty());
+    }
+}

@@ -136,3 +136,53 @@ impl fmt::Debug for AuthProperties {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn auth(reason: ReasonCode, method: Option<&'static str>) -> Auth {
+        Auth {
+            reason,
+            properties: AuthProperties {
+                authentication_method: method.map(Into::into),
+                authentication_data: Some(Bytes::from_static(b"secret")),
+                ..AuthProperties::default()
+            },
+        }
+    }
+
+    #[test]
+    fn there_is_no_auth_before_version_5() {
+        let auth = auth(ReasonCode::ContinueAuthentication, Some("M"));
+        for version in ProtocolVersion::ALL {
+            let expected = if version.has_auth() {
+                Ok(())
+            } else {
+                Err(EncodeError::NotInThisVersion)
+            };
+            assert_eq!(auth.encode(version, &mut Vec::new()), expected);
+        }
+    }
+
+    #[test]
+    fn method_is_needed_and_reasons_are_checked() {
+        for wrong in [
+            auth(ReasonCode::ContinueAuthentication, None),
+            auth(ReasonCode::Success, None),
+            auth(ReasonCode::NotAuthorized, Some("M")),
+        ] {
+            let result = wrong.encode(ProtocolVersion::V5, &mut Vec::new());
+            assert_eq!(result, Err(EncodeError::Invalid));
+        }
+    }
+
+    #[test]
+    fn debug_hides_the_data() {
+        let text = format!("{:?}", auth(ReasonCode::Success, Some("M")));
+        assert!(
+            text.contains("(hidden)") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+}

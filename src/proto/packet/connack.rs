@@ -235,3 +235,78 @@ impl ConnackProperties {
 }
 
 const SESSION_PRESENT: u8 = 0b0000_0001;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(connack: &Connack, version: ProtocolVersion) -> Result<Vec<u8>, EncodeError> {
+        let mut out = Vec::new();
+        connack.encode(version, &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn older_versions_get_the_nearest_return_code_or_none() {
+        let busy = Connack::new(false, ReasonCode::ServerBusy);
+        assert_eq!(
+            encode(&busy, ProtocolVersion::V311),
+            Ok(vec![0x20, 2, 0, 3])
+        );
+        assert_eq!(
+            encode(&busy, ProtocolVersion::V5),
+            Ok(vec![0x20, 3, 0, 0x89, 0])
+        );
+        let malformed = Connack::new(false, ReasonCode::MalformedPacket);
+        assert_eq!(
+            encode(&malformed, ProtocolVersion::V311),
+            Err(EncodeError::NotInThisVersion)
+        );
+    }
+
+    #[test]
+    fn session_present_is_for_success_and_not_for_3_1() {
+        let present = Connack::new(true, ReasonCode::Success);
+        assert_eq!(
+            encode(&present, ProtocolVersion::V31),
+            Ok(vec![0x20, 2, 0, 0])
+        );
+        assert_eq!(
+            encode(&present, ProtocolVersion::V311),
+            Ok(vec![0x20, 2, 1, 0])
+        );
+        let refused = Connack::new(true, ReasonCode::NotAuthorized);
+        assert_eq!(
+            encode(&refused, ProtocolVersion::V5),
+            Err(EncodeError::Invalid)
+        );
+    }
+
+    #[test]
+    fn maximum_qos_2_is_left_out() {
+        let mut connack = Connack::new(false, ReasonCode::Success);
+        connack.properties.maximum_qos = Some(QoS::ExactlyOnce);
+        assert_eq!(
+            encode(&connack, ProtocolVersion::V5),
+            Ok(vec![0x20, 3, 0, 0, 0])
+        );
+    }
+
+    #[test]
+    fn reasons_and_values_out_of_range_are_refused() {
+        let foreign = Connack::new(false, ReasonCode::SessionTakenOver);
+        assert_eq!(
+            encode(&foreign, ProtocolVersion::V5),
+            Err(EncodeError::Invalid)
+        );
+        let mut connack = Connack::new(false, ReasonCode::Success);
+        connack.properties.receive_maximum = Some(0);
+        assert_eq!(
+            encode(&connack, ProtocolVersion::V5),
+            Err(EncodeError::Invalid)
+        );
+        assert!(
+            encode(&connack, ProtocolVersion::V311).is_ok(),
+            "not written there"
+        );
+    }
+}

@@ -459,3 +459,114 @@ const WILL_QOS_SHIFT: u8 = 3;
 const WILL_RETAIN: u8 = 0b0010_0000;
 const PASSWORD: u8 = 0b0100_0000;
 const USER_NAME: u8 = 0b1000_0000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(version: ProtocolVersion) -> Connect {
+        Connect {
+            version,
+            clean_start: true,
+            keep_alive: 60,
+            client_id: "c".into(),
+            will: None,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        }
+    }
+
+    fn refused(connect: &Connect) -> EncodeError {
+        let mut out = vec![7];
+        let error = connect.encode(&mut out).unwrap_err();
+        assert_eq!(out, [7], "left as it was");
+        error
+    }
+
+    #[test]
+    fn debug_hides_password_and_authentication_data() {
+        let connect = Connect {
+            user_name: Some("alice".into()),
+            password: Some(Bytes::from_static(b"hunter2")),
+            properties: ConnectProperties {
+                authentication_method: Some("TOKEN".into()),
+                authentication_data: Some(Bytes::from_static(b"abcdef")),
+                ..ConnectProperties::default()
+            },
+            ..connect(ProtocolVersion::V5)
+        };
+        let text = format!("{connect:?} {connect:#?}");
+        assert!(text.contains("alice") && text.contains("TOKEN"), "{text}");
+        assert!(
+            !text.contains("hunter2") && !text.contains("abcdef"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn password_alone_is_for_version_5() {
+        for version in ProtocolVersion::ALL {
+            let connect = Connect {
+                password: Some(Bytes::from_static(b"p")),
+                ..connect(version)
+            };
+            let result = connect.encode(&mut Vec::new());
+            assert_eq!(result.is_ok(), version == ProtocolVersion::V5);
+        }
+    }
+
+    #[test]
+    fn what_a_server_would_refuse_is_not_sent() {
+        for topic in ["", "#", "a/+"] {
+            let will = Will {
+                qos: QoS::AtMostOnce,
+                retain: false,
+                topic: topic.into(),
+                payload: Bytes::new(),
+                delay_interval: 0,
+                properties: None,
+            };
+            for version in ProtocolVersion::ALL {
+                let connect = Connect {
+                    will: Some(will.clone()),
+                    ..connect(version)
+                };
+                assert_eq!(refused(&connect), EncodeError::Invalid);
+            }
+        }
+        let with = |properties: ConnectProperties| Connect {
+            properties,
+            ..connect(ProtocolVersion::V5)
+        };
+        let receive_maximum = Some(0);
+        let maximum_packet_size = Some(0);
+        let authentication_data = Some(Bytes::new());
+        for properties in [
+            ConnectProperties {
+                receive_maximum,
+                ..Default::default()
+            },
+            ConnectProperties {
+                maximum_packet_size,
+                ..Default::default()
+            },
+            ConnectProperties {
+                authentication_data,
+                ..Default::default()
+            },
+        ] {
+            assert_eq!(refused(&with(properties)), EncodeError::Invalid);
+        }
+        let long = Connect {
+            client_id: "x".repeat(65_536).into(),
+            ..connect(ProtocolVersion::V311)
+        };
+        assert_eq!(refused(&long), EncodeError::FieldTooLong);
+        let nul = Connect {
+            client_id: "a\0".into(),
+            ..connect(ProtocolVersion::V311)
+        };
+        assert_eq!(refused(&nul), EncodeError::Invalid);
+    }
+}

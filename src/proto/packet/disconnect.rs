@@ -117,3 +117,32 @@ impl DisconnectProperties {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_versions_know_the_normal_disconnection_alone() {
+        let mut out = Vec::new();
+        let normal = Disconnect::new(ReasonCode::Success);
+        normal.encode(ProtocolVersion::V311, &mut out).unwrap();
+        assert_eq!(out, [0xe0, 0]);
+        // Sent as a plain DISCONNECT, it would discard the will that it asks for.
+        for reason in [
+            ReasonCode::DisconnectWithWill,
+            ReasonCode::ServerShuttingDown,
+        ] {
+            let result = Disconnect::new(reason).encode(ProtocolVersion::V311, &mut out);
+            assert_eq!(result, Err(EncodeError::NotInThisVersion));
+        }
+        assert_eq!(out, [0xe0, 0]);
+    }
+
+    #[test]
+    fn foreign_reasons_are_refused() {
+        let result =
+            Disconnect::new(ReasonCode::GrantedQos1).encode(ProtocolVersion::V5, &mut Vec::new());
+        assert_eq!(result, Err(EncodeError::Invalid));
+    }
+}

@@ -79,3 +79,36 @@ fn read_reason(
     }
     Ok(reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(reasons: &[ReasonCode], version: ProtocolVersion) -> Result<Vec<u8>, EncodeError> {
+        let suback = Suback {
+            packet_id: PacketId::new(1).unwrap(),
+            reasons: reasons.to_vec(),
+            properties: None,
+        };
+        let mut out = Vec::new();
+        suback.encode(version, &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn older_versions_have_one_code_for_every_error() {
+        let reasons = [ReasonCode::GrantedQos2, ReasonCode::NotAuthorized];
+        let v311 = encode(&reasons, ProtocolVersion::V311);
+        assert_eq!(v311, Ok(vec![0x90, 4, 0, 1, 2, 0x80]));
+        let v5 = encode(&reasons, ProtocolVersion::V5);
+        assert_eq!(v5, Ok(vec![0x90, 5, 0, 1, 0, 2, 0x87]));
+    }
+
+    #[test]
+    fn foreign_reasons_are_refused() {
+        let reasons = [ReasonCode::Success, ReasonCode::SessionTakenOver];
+        assert_eq!(
+            encode(&reasons, ProtocolVersion::V5),
+            Err(EncodeError::Invalid)
+        );
+    }
+}

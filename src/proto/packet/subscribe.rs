@@ -183,3 +183,62 @@ const NO_LOCAL: u8 = 0b0000_0100;
 const RETAIN_AS_PUBLISHED: u8 = 0b0000_1000;
 const RETAIN_HANDLING: u8 = 0b0011_0000;
 const RETAIN_HANDLING_SHIFT: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscribe(filters: Vec<(ByteString, SubscriptionOptions)>) -> Subscribe {
+        Subscribe {
+            packet_id: PacketId::new(1).unwrap(),
+            filters,
+            subscription_identifier: None,
+            user_properties: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn older_versions_get_the_qos_alone() {
+        let options = SubscriptionOptions {
+            qos: QoS::ExactlyOnce,
+            no_local: true,
+            retain_as_published: true,
+            retain_handling: RetainHandling::Never,
+        };
+        let subscribe = Subscribe {
+            subscription_identifier: Some(7),
+            ..subscribe(vec![("a".into(), options)])
+        };
+        let mut out = Vec::new();
+        subscribe.encode(ProtocolVersion::V311, &mut out).unwrap();
+        assert_eq!(out, [0x82, 6, 0, 1, 0, 1, b'a', 2]);
+    }
+
+    #[test]
+    fn what_a_server_would_refuse_is_not_sent() {
+        let no_local = SubscriptionOptions {
+            no_local: true,
+            ..SubscriptionOptions::default()
+        };
+        let plain = || subscribe(vec![("a".into(), SubscriptionOptions::default())]);
+        for wrong in [
+            subscribe(Vec::new()),
+            subscribe(vec![("$share/g/a".into(), no_local)]),
+            Subscribe {
+                subscription_identifier: Some(0),
+                ..plain()
+            },
+            Subscribe {
+                subscription_identifier: Some(wire::MAX_VARINT + 1),
+                ..plain()
+            },
+        ] {
+            let mut out = vec![7];
+            assert_eq!(
+                wrong.encode(ProtocolVersion::V5, &mut out),
+                Err(EncodeError::Invalid)
+            );
+            assert_eq!(out, [7], "left as it was");
+        }
+    }
+}

@@ -58,3 +58,34 @@ impl Unsuback {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_versions_have_no_reasons() {
+        let unsuback = Unsuback {
+            packet_id: PacketId::new(1).unwrap(),
+            reasons: vec![ReasonCode::Success, ReasonCode::NoSubscriptionExisted],
+            properties: None,
+        };
+        let mut out = Vec::new();
+        unsuback.encode(ProtocolVersion::V311, &mut out).unwrap();
+        assert_eq!(out, [0xb0, 2, 0, 1]);
+        out.clear();
+        unsuback.encode(ProtocolVersion::V5, &mut out).unwrap();
+        assert_eq!(out, [0xb0, 5, 0, 1, 0, 0, 0x11]);
+    }
+
+    #[test]
+    fn foreign_reasons_are_refused() {
+        let unsuback = Unsuback {
+            packet_id: PacketId::new(1).unwrap(),
+            reasons: vec![ReasonCode::QuotaExceeded],
+            properties: None,
+        };
+        let result = unsuback.encode(ProtocolVersion::V5, &mut Vec::new());
+        assert_eq!(result, Err(EncodeError::Invalid));
+    }
+}

@@ -69,3 +69,21 @@ impl Unsubscribe {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_without_filters_is_refused() {
+        let unsubscribe = Unsubscribe {
+            packet_id: PacketId::new(1).unwrap(),
+            filters: Vec::new(),
+            user_properties: Vec::new(),
+        };
+        for version in ProtocolVersion::ALL {
+            let result = unsubscribe.encode(version, &mut Vec::new());
+            assert_eq!(result, Err(EncodeError::Invalid));
+        }
+    }
+}
