@@ -570,7 +570,7 @@ fn merge_all<'a>(
     merged
 }
 
-/// [MQTT-3.3.4-3], [MQTT-3.3.4-5]
+/// [MQTT-3.3.4-3], [MQTT-3.3.4-4]
 fn subscription_ids<'a>(
     subscribers: impl Iterator<Item = &'a Subscriber> + Clone,
 ) -> Option<Arc<[u32]>> {

@@ -61,7 +61,8 @@ impl Incoming {
     /// A PUBLISH with QoS 1 or 2 came. QoS 0 has no flow; it is always delivered.
     ///
     /// # Errors
-    /// [`ProtocolError::ReceiveMaximumExceeded`]: more messages than announced are not completed. [MQTT-3.3.4-9]
+    /// [`ProtocolError::ReceiveMaximumExceeded`]: more messages than announced are not completed.
+    /// [MQTT-3.3.4-7], [MQTT-3.3.4-9]
     ///
     /// Source: MQTT 5.0 §4.3, §3.3.4.
     pub fn on_publish(&mut self, id: PacketId, qos: QoS) -> Result<Verdict, ProtocolError> {
@@ -200,7 +201,7 @@ mod tests {
         assert_eq!(incoming.on_publish(id(7), QOS2), Ok(Verdict::Deliver));
     }
 
-    /// [MQTT-3.3.4-9]
+    /// [MQTT-3.3.4-7], [MQTT-3.3.4-9]
     #[test]
     fn more_than_the_receive_maximum_is_refused() {
         let exceeded = Err(ProtocolError::ReceiveMaximumExceeded);

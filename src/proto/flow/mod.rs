@@ -5,3 +5,6 @@ pub mod incoming;
 pub mod keep_alive;
 pub mod outgoing;
 pub mod packet_ids;
+
+#[cfg(test)]
+mod tests;

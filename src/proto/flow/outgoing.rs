@@ -165,7 +165,7 @@ impl<M> Outgoing<M> {
     /// # Errors
     /// [`WindowFull`]: the peer's Receive Maximum is used up. Keep the message queued, offer it again after the next ack.
     ///
-    /// Source: MQTT 5.0 §4.9 [MQTT-3.3.4-9], §2.2.1 [MQTT-2.2.1-4]; MQTT 3.1.1 §2.3.1.
+    /// Source: MQTT 5.0 §4.9 [MQTT-3.3.4-7], [MQTT-3.3.4-9], §2.2.1 [MQTT-2.2.1-3], [MQTT-2.2.1-4]; MQTT 3.1.1 §2.3.1.
     pub fn start(&mut self, message: M, qos: QoS) -> Result<PacketId, WindowFull<M>> {
         debug_assert!(qos != QoS::AtMostOnce, "QoS 0 has no flow");
         if !self.has_room() {

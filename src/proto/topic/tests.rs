@@ -193,3 +193,60 @@ fn levels_are_counted() {
         assert_eq!(levels(text).count(), count);
     }
 }
+
+/// §4.7.1 word for word: one level, then the rest.
+fn naive_match(filter: &[&str], topic: &[&str]) -> bool {
+    match (filter, topic) {
+        (["#"], _) => true,
+        (["+", filter @ ..], [_, topic @ ..]) => naive_match(filter, topic),
+        ([level, filter @ ..], [name, topic @ ..]) => level == name && naive_match(filter, topic),
+        (filter, topic) => filter.is_empty() && topic.is_empty(),
+    }
+}
+
+fn all_texts(levels: &[&str], deepest: usize) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let mut deeper: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
+    for _ in 0..deepest {
+        let next = deeper.iter().flat_map(|text| {
+            let longer = levels.iter().map(move |level| format!("{text}/{level}"));
+            longer.collect::<Vec<_>>()
+        });
+        let next = next.collect();
+        all.append(&mut std::mem::replace(&mut deeper, next));
+    }
+    all.retain(|text| !text.is_empty());
+    all
+}
+
+/// Every filter of up to three levels against every topic of up to four.
+#[test]
+fn matching_and_covering_agree_with_the_definition() {
+    // "z" stands for any level that no filter names.
+    let topics = all_texts(&["", "a", "$a", "z"], 4);
+    let filters: Vec<TopicFilter> = all_texts(&["", "a", "$a", "+", "#"], 3)
+        .into_iter()
+        .filter_map(|text| TopicFilter::parse(text).ok())
+        .collect();
+    let matched_by = |filter: &TopicFilter| {
+        let levels: Vec<_> = filter.levels().collect();
+        let matches = |topic: &String| {
+            let names: Vec<_> = topic.split('/').collect();
+            let hidden = topic.starts_with('$') && filter.as_str().starts_with(['+', '#']);
+            let matches = naive_match(&levels, &names) && !hidden;
+            assert_eq!(filter.matches(topic), matches, "{filter} {topic}");
+            matches
+        };
+        topics.iter().map(matches).collect::<Vec<bool>>()
+    };
+    let matched: Vec<_> = filters.iter().map(matched_by).collect();
+    for (wide, wide_topics) in filters.iter().zip(&matched) {
+        for (narrow, narrow_topics) in filters.iter().zip(&matched) {
+            let includes = narrow_topics
+                .iter()
+                .zip(wide_topics)
+                .all(|(narrow, wide)| wide >= narrow);
+            assert_eq!(wide.covers(narrow), includes, "{wide} {narrow}");
+        }
+    }
+}

@@ -67,7 +67,7 @@ fn a_second_subscription_with_the_same_filter_replaces_the_first() {
     assert_eq!(subscriptions.len(), 0);
 }
 
-/// [MQTT-3.3.4-2], [MQTT-3.3.4-3]
+/// [MQTT-3.3.4-2], [MQTT-3.3.4-3], [MQTT-3.3.4-4]
 #[test]
 fn overlapping_subscriptions_are_merged_at_the_highest_qos_with_all_identifiers() {
     let mut subscriptions = Subscriptions::new();
@@ -164,7 +164,6 @@ fn long_topics_are_matched_without_the_cache() {
     assert_eq!(slots(&mut subscriptions, &topic), [1]);
 }
 
-/// [MQTT-4.8.2-4]
 #[test]
 fn members_of_a_group_take_turns() {
     let mut subscriptions = Subscriptions::new();

@@ -66,7 +66,7 @@ fn qos2_is_over_when_pubrec_refuses_it() {
     assert_eq!(outgoing.on_pubcomp(id(1)), Err(AckError::UnknownPacketId));
 }
 
-/// [MQTT-3.3.4-9], [MQTT-4.9.0-2]
+/// [MQTT-3.3.4-7], [MQTT-3.3.4-9], [MQTT-4.9.0-2]
 #[test]
 fn the_window_is_held_until_the_flow_is_over() {
     let mut outgoing = Outgoing::new(2);
