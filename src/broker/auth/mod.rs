@@ -1,6 +1,13 @@
 //! Who may connect, and who may publish and subscribe where.
 
+mod acl_file;
+mod anonymous;
 mod chain;
+mod gate;
+mod password_file;
+mod password_hash;
+mod penalty;
+mod topic_check;
 
 use std::net::IpAddr;
 

@@ -173,11 +173,7 @@ fn topic_check(section: Section<'_>) -> TopicCheckConfig {
     set!(check.enabled, section.field("enabled"), Field::bool);
     check.plugins = section.field("plugins").and_then(|field| plugins(&field));
     topic_rules(&section, &mut check);
-    set!(
-        check.taboo_topics,
-        section.field("taboo-topics"),
-        Field::texts
-    );
+    set!(check.taboo_topics, section.field("taboo-topics"), filters);
     section.finish();
     check
 }
@@ -206,16 +202,8 @@ fn topic_acl(field: &Field<'_>) -> Option<TopicAcl> {
         let rule = section.field_of(entry);
         let filters = match entry.value.value {
             Value::Null => Vec::new(),
-            _ => rule.texts()?,
+            _ => filters(&rule)?,
         };
-        for filter in &filters {
-            if let Err(error) = TopicFilter::parse(filter.as_str()) {
-                rule.problem(format!(
-                    "'{}' is no topic filter: {error}",
-                    filter.escape_debug()
-                ));
-            }
-        }
         match acl.iter_mut().find(|(user, _)| *user == entry.key) {
             Some((_, known)) => {
                 rule.warning("the user is listed more than once; all its filters count");
@@ -225,6 +213,17 @@ fn topic_acl(field: &Field<'_>) -> Option<TopicAcl> {
         }
     }
     Some(acl)
+}
+
+fn filters(field: &Field<'_>) -> Option<Vec<String>> {
+    let filters = field.texts()?;
+    for filter in &filters {
+        if let Err(error) = TopicFilter::parse(filter.as_str()) {
+            let shown = filter.escape_debug();
+            field.problem(format!("'{shown}' is no topic filter: {error}"));
+        }
+    }
+    Some(filters)
 }
 
 fn persistence(section: Section<'_>) -> PersistenceConfig {
@@ -606,7 +605,7 @@ fn plugin_options(field: &Field<'_>, config: &mut Config, topic_check_is_set: bo
                 set!(
                     config.topic_check.taboo_topics,
                     options.field("taboo-topics"),
-                    Field::texts
+                    filters
                 );
             }
         }
