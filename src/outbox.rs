@@ -13,6 +13,8 @@
 //! that the socket takes no more, until it has caught up. Nobody else writes meanwhile; appending goes on. The lock is never held over a
 //! call that blocks.
 
+mod linger;
+
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -370,25 +372,24 @@ impl Outbox {
             return Ok(Received::Open);
         }
         let mut state = self.state.lock();
-        let State {
-            layered: Some(layered),
-            out,
-            draining,
-            ..
-        } = &mut *state
-        else {
+        let Some(layered) = &mut state.layered else {
             return Ok(Received::Open);
         };
         let received = layered.layers.receive(raw, plain);
-        let before = out.len();
-        layered.layers.take_control(out.bytes_mut());
-        let said = out.len() - before;
-        self.backlog.fetch_add(said, Ordering::Relaxed);
-        if said > 0 && !*draining && !self.is_closed() {
+        // A drain thread takes along what the layers want to say; a peer that does not read is not answered ping by ping.
+        if !state.draining && !self.is_closed() {
             let written = self.write_locked(&mut state);
             let _ = self.settle(state, written);
         }
         received
+    }
+
+    /// Sets the largest WebSocket message that is accepted, from the next frame on: small until the peer is known, the packet limit then.
+    /// Nothing without WebSocket.
+    pub fn set_max_message_bytes(&self, max_message_bytes: usize) {
+        if let Some(layered) = &mut self.state.lock().layered {
+            layered.layers.set_max_message_bytes(max_message_bytes);
+        }
     }
 
     /// The number of bytes that wait.
@@ -409,7 +410,11 @@ impl Outbox {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Sends what waits and the layers' goodbye, then shuts the socket down. The peer gets the write timeout for it; no event follows.
+    /// Sends what waits and the layers' goodbye, then ends the connection. The peer gets the write timeout for it; no event follows.
+    ///
+    /// After the last byte the sending direction is shut down, and the rest when the peer closes too, at the latest after 2 s: were the socket
+    /// closed at once, bytes that the peer is just sending would make the kernel send a reset, and the peer could lose what we said last.
+    /// So whoever reads goes on until the end and ignores what comes; [`Socket::discard_until_end`] does that.
     pub fn close(self: &Arc<Self>) {
         let mut state = self.state.lock();
         if self.closed.swap(true, Ordering::AcqRel) {
@@ -423,7 +428,7 @@ impl Outbox {
             Ok(false) => self.start_drain(state),
             Ok(true) => {
                 drop(state);
-                self.socket.shutdown();
+                linger::half_close(&self.socket);
             }
             Err(_) => {
                 drop(state);
@@ -517,6 +522,7 @@ impl Outbox {
         let before = plain.len() + out.len();
         let mut cursor = Cursor::default();
         let wire = out.bytes_mut();
+        layers.take_control(wire);
         while let Some(part) = plain.part(cursor) {
             layers.send(part, wire).map_err(io::Error::other)?;
             plain.advance_in_part(&mut cursor, part.len());
@@ -621,7 +627,7 @@ impl Outbox {
         let owes_event = std::mem::take(&mut state.owes_event);
         drop(state);
         if closing {
-            self.socket.shutdown();
+            linger::half_close(&self.socket);
         } else if owes_event && !self.is_closed() {
             (self.on_event)(OutboxEvent::Drained);
         }

@@ -8,10 +8,14 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::error::{AddressError, ConnectError, NetError, Phase};
+use super::handshake::Handshake;
 use super::mem;
 use super::socket::{PeerAddress, Socket};
+use super::tls::{ClientTls, ClientTlsOptions};
 use super::transport::{self, Layers};
+use super::upgrade;
 use super::url::{Address, Endpoint};
+use super::websocket::MAX_MESSAGE_BYTES;
 use crate::thread::Pool;
 
 /// How to connect.
@@ -21,6 +25,12 @@ pub struct DialOptions {
     pub connect_timeout: Duration,
     /// The local address that the connection comes from. Default: the system chooses. TCP only.
     pub bind: Option<IpAddr>,
+    /// For `mqtts` and `wss`. Default: the system's roots, everything verified.
+    pub tls: Option<ClientTls>,
+    /// HTTP headers to add to the WebSocket upgrade. Those that the upgrade itself needs are refused. Default: none.
+    pub extra_headers: Vec<(String, String)>,
+    /// The largest WebSocket message to accept, in bytes. Default 4 MiB; set it no lower than the largest MQTT packet.
+    pub max_message_bytes: usize,
 }
 
 impl Default for DialOptions {
@@ -28,6 +38,9 @@ impl Default for DialOptions {
         Self {
             connect_timeout: Duration::from_secs(10),
             bind: None,
+            tls: None,
+            extra_headers: Vec::new(),
+            max_message_bytes: MAX_MESSAGE_BYTES,
         }
     }
 }
@@ -35,7 +48,7 @@ impl Default for DialOptions {
 /// A connection on which MQTT can begin.
 #[derive(Debug)]
 pub struct Dialled {
-    /// The socket.
+    /// The socket, without timeouts.
     pub socket: Socket,
     /// What is spoken on it below MQTT.
     pub layers: Layers,
@@ -49,18 +62,65 @@ pub struct Dialled {
 ///
 /// # Errors
 /// [`NetError::Resolve`]: the name has no address. [`NetError::Connect`]: no address accepts; it names what was tried.
-/// [`NetError::Timeout`] with the phase that took too long.
+/// [`NetError::Timeout`] and [`NetError::Closed`] with the phase. [`NetError::Tls`] and [`NetError::WebSocket`]: what either side of the
+/// handshake does not like.
 ///
 /// # Blocking
-/// Until connected, at most `connect_timeout`.
+/// Until connected, at most `connect_timeout`; beyond that only while the system's root certificates are read.
 pub fn dial(endpoint: &Endpoint, options: &DialOptions) -> Result<Dialled, NetError> {
     let deadline = transport::now() + options.connect_timeout;
+    let tls = match (endpoint.tls, &options.tls) {
+        (false, _) => None,
+        (true, Some(tls)) => Some(tls.connect(endpoint.host())?),
+        (true, None) => {
+            Some(ClientTls::new(&ClientTlsOptions::default())?.connect(endpoint.host())?)
+        }
+    };
+    let question = match endpoint.websocket {
+        true => Some(upgrade::ask(
+            &http_host(endpoint),
+            &endpoint.path,
+            &options.extra_headers,
+        )?),
+        false => None,
+    };
     let socket = connect(&endpoint.address, options.bind, deadline)?;
+    if tls.is_none() && question.is_none() {
+        return Ok(Dialled {
+            socket,
+            layers: Layers::plain(),
+            early: Vec::new(),
+        });
+    }
+    let mut handshake = Handshake::new(&socket, deadline);
+    if let Some(tls) = tls {
+        handshake.tls(tls)?;
+    }
+    if let Some(question) = question {
+        handshake.ask_for_websocket(&question, options.max_message_bytes)?;
+    }
+    let (layers, early) = handshake.finish()?;
     Ok(Dialled {
         socket,
-        layers: Layers::Plain,
-        early: Vec::new(),
+        layers,
+        early,
     })
+}
+
+/// The host as HTTP wants it: without the port that the scheme has anyway.
+fn http_host(endpoint: &Endpoint) -> String {
+    match &endpoint.address {
+        Address::Tcp { host, port } if *port != if endpoint.tls { 443 } else { 80 } => {
+            Address::Tcp {
+                host: host.clone(),
+                port: *port,
+            }
+            .to_string()
+        }
+        Address::Tcp { host, .. } if host.contains(':') => format!("[{host}]"),
+        Address::Tcp { host, .. } => host.clone(),
+        Address::Unix(_) | Address::Mem(_) => "localhost".to_owned(),
+    }
 }
 
 fn connect(address: &Address, bind: Option<IpAddr>, deadline: Instant) -> Result<Socket, NetError> {

@@ -4,7 +4,10 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use super::proxy_header::ProxyHeaderError;
+use super::tls::TlsError;
 use super::url::UrlError;
+use super::websocket::WebSocketError;
 
 /// A connection or a listener could not be made, or a layer met bytes that its protocol does not allow.
 #[derive(Debug)]
@@ -26,6 +29,12 @@ pub enum NetError {
     Resolve(Box<AddressError>),
     /// No address of the server accepts a connection.
     Connect(Box<ConnectError>),
+    /// A certificate or key cannot be used, or the peer's cannot, or its bytes are not TLS.
+    Tls(Box<TlsError>),
+    /// The upgrade was refused, or the bytes are not WebSocket.
+    WebSocket(WebSocketError),
+    /// The PROXY protocol header is missing or wrong. The proxy, or who poses as one, is at fault.
+    ProxyHeader(ProxyHeaderError),
 }
 
 /// What a connection is doing before MQTT begins.
@@ -93,6 +102,9 @@ impl fmt::Display for NetError {
                 error.address, error.error
             ),
             Self::Connect(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
+            Self::WebSocket(error) => error.fmt(f),
+            Self::ProxyHeader(error) => error.fmt(f),
         }
     }
 }
@@ -136,6 +148,9 @@ impl Error for NetError {
                 .tried
                 .last()
                 .map(|tried| &tried.error as &(dyn Error + 'static)),
+            Self::Tls(error) => Some(error),
+            Self::WebSocket(error) => Some(error),
+            Self::ProxyHeader(error) => Some(error),
             Self::Timeout(_) | Self::Closed(_) | Self::Stopped => None,
         }
     }
@@ -144,6 +159,24 @@ impl Error for NetError {
 impl From<io::Error> for NetError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+impl From<TlsError> for NetError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(Box::new(error))
+    }
+}
+
+impl From<WebSocketError> for NetError {
+    fn from(error: WebSocketError) -> Self {
+        Self::WebSocket(error)
+    }
+}
+
+impl From<ProxyHeaderError> for NetError {
+    fn from(error: ProxyHeaderError) -> Self {
+        Self::ProxyHeader(error)
     }
 }
 

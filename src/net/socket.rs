@@ -31,6 +31,12 @@ impl Closer {
             stream.shut(Shutdown::Both);
         }
     }
+
+    /// Whether the socket is still open on this side.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 #[derive(Debug)]
@@ -61,10 +67,9 @@ impl Socket {
         sockopt::set_tcp_keepidle(&stream, KEEPALIVE_IDLE)?;
         sockopt::set_tcp_keepintvl(&stream, KEEPALIVE_INTERVAL)?;
         sockopt::set_tcp_keepcnt(&stream, KEEPALIVE_PROBES)?;
-        let peer = PeerAddress::Ip(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
         Ok(Self {
             stream: Arc::new(Stream::Tcp(stream)),
-            peer,
+            peer: peer.into(),
         })
     }
 
@@ -114,6 +119,15 @@ impl Socket {
                 result => return result,
             }
         }
+    }
+
+    /// Reads until the peer closes or the socket is shut down, and forgets what it read.
+    ///
+    /// # Blocking
+    /// Until that end, or until nothing came within the read timeout.
+    pub fn discard_until_end(&self) {
+        let mut buffer = [0; 4096];
+        while self.read(&mut buffer).is_ok_and(|count| count > 0) {}
     }
 
     /// Hands to the kernel what it takes of `bytes` without waiting; that may be less than all.
@@ -252,6 +266,12 @@ impl PeerAddress {
             Self::Ip(address) => Some(address.ip()),
             Self::Unix | Self::Mem(_) => None,
         }
+    }
+}
+
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 }
 

@@ -18,7 +18,7 @@ fn outbox(options: OutboxOptions) -> (Arc<Outbox>, Socket, Receiver<OutboxEvent>
     let on_event = Box::new(move |outbox_event| event.send(outbox_event).unwrap());
     theirs.set_read_timeout(Some(PATIENCE)).unwrap();
     (
-        Outbox::new(Arc::new(ours), Layers::Plain, options, on_event),
+        Outbox::new(Arc::new(ours), Layers::plain(), options, on_event),
         theirs,
         events,
     )
