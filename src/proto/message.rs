@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
 use super::TopicName;
 use super::packet::QoS;
@@ -44,9 +45,9 @@ impl Message {
 
     /// The message in a PUBLISH that arrived at `now`, under the Topic Name that its topic or alias stands for.
     ///
-    /// `buffer` is what `publish` was decoded from, or a larger part of the read buffer. A payload that is at least half
-    /// of it shares the buffer; a smaller one is copied, so that a queued message does not keep a read buffer alive that
-    /// is many times its size.
+    /// `buffer` is the whole read buffer that `publish` was decoded from, not only its packet. A payload that is at least
+    /// half of it shares the buffer; a smaller one is copied, so that a queued message does not keep a read buffer alive
+    /// that is many times its size.
     #[must_use]
     pub fn from_publish(
         publish: &PublishView<'_>,
@@ -127,29 +128,25 @@ fn share_or_copy(part: &[u8], buffer: &Bytes) -> Bytes {
         return Bytes::new();
     }
     let mostly = part.len() >= buffer.len().saturating_sub(part.len());
-    if mostly && buffer.as_ptr_range().contains(&part.as_ptr()) {
+    let (inside, outside) = (part.as_ptr_range(), buffer.as_ptr_range());
+    if mostly && inside.start >= outside.start && inside.end <= outside.end {
         return buffer.slice_ref(part);
     }
     Bytes::copy_from_slice(part)
 }
 
 fn properties_bytes(properties: &PublishProperties) -> usize {
-    let user: usize = properties
-        .user_properties
-        .iter()
-        .map(|pair| size_of_val(pair) + pair.0.len() + pair.1.len())
-        .sum();
-    size_of::<PublishProperties>()
-        + user
-        + properties
-            .response_topic
-            .as_ref()
-            .map_or(0, |text| text.len())
-        + properties.correlation_data.as_ref().map_or(0, Bytes::len)
-        + properties
-            .content_type
-            .as_ref()
-            .map_or(0, |text| text.len())
+    let text = |text: &Option<ByteString>| text.as_ref().map_or(0, |text| text.len());
+    let user = properties.user_properties.iter();
+    let parts = user
+        .flat_map(|pair| [size_of_val(pair), pair.0.len(), pair.1.len()])
+        .chain([
+            size_of::<PublishProperties>(),
+            text(&properties.response_topic),
+            text(&properties.content_type),
+            properties.correlation_data.as_ref().map_or(0, Bytes::len),
+        ]);
+    parts.fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ mod matching;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -128,13 +127,10 @@ impl Retained {
     ) -> impl Iterator<Item = &'a Arc<Message>> {
         // An exact filter matches one topic, which stands in front of itself only.
         let exact = (!filter.has_wildcard() && after.is_none()).then(|| self.get(filter.as_str()));
-        let from = match after {
-            Some(topic) => Bound::Excluded(order_key(topic.as_str())),
-            None => Bound::Unbounded,
-        };
+        let after = after.map(|topic| order_key(topic.as_str()));
         let found = filter
             .has_wildcard()
-            .then(|| Matching::new(&self.ordered, filter, from));
+            .then(|| Matching::new(&self.ordered, filter, after.as_deref()));
         let found = found.into_iter().flatten();
         exact
             .flatten()

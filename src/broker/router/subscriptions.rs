@@ -554,12 +554,17 @@ fn merge_all<'a>(
     subscribers: impl Iterator<Item = &'a Subscriber> + Clone,
     no_local: bool,
 ) -> Receiver {
+    // [MQTT-3.3.4-3], [MQTT-3.3.4-4]
+    let mut ids = subscribers
+        .clone()
+        .filter_map(|subscriber| subscriber.subscription.id)
+        .peekable();
     let mut merged = Receiver {
         slot: 0,
         qos: QoS::AtMostOnce,
         retain_as_published: false,
         no_local,
-        ids: subscription_ids(subscribers.clone()),
+        ids: ids.peek().is_some().then(|| ids.collect()),
         without_local: None,
     };
     for Subscriber { slot, subscription } in subscribers {
@@ -568,19 +573,6 @@ fn merge_all<'a>(
         merged.retain_as_published |= subscription.options.retain_as_published;
     }
     merged
-}
-
-/// [MQTT-3.3.4-3], [MQTT-3.3.4-4]
-fn subscription_ids<'a>(
-    subscribers: impl Iterator<Item = &'a Subscriber> + Clone,
-) -> Option<Arc<[u32]>> {
-    let ids = || {
-        subscribers
-            .clone()
-            .filter_map(|subscriber| subscriber.subscription.id)
-    };
-    ids().next()?;
-    Some(ids().collect())
 }
 
 /// The key of a group in `group_by_text`.

@@ -13,7 +13,7 @@ pub fn server_deadline(keep_alive_seconds: u16, delay: Option<Duration>) -> Opti
         return None;
     }
     let keep_alive = Duration::from_secs(u64::from(keep_alive_seconds));
-    let latest = keep_alive.saturating_add(keep_alive / 2);
+    let latest = Duration::from_millis(u64::from(keep_alive_seconds).saturating_mul(1500));
     Some(match delay {
         Some(delay) => latest.min(keep_alive.saturating_add(delay)),
         None => latest,

@@ -36,13 +36,9 @@ impl<'a> Matching<'a> {
     pub(super) fn new(
         ordered: &'a BTreeMap<Box<[u8]>, usize>,
         filter: &'a TopicFilter,
-        from: Bound<Box<[u8]>>,
+        after: Option<&[u8]>,
     ) -> Self {
-        let from = match &from {
-            Bound::Included(key) => Bound::Included(&**key),
-            Bound::Excluded(key) => Bound::Excluded(&**key),
-            Bound::Unbounded => Bound::Unbounded,
-        };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         Self {
             ordered,
             range: ordered.range::<[u8], _>((from, Bound::Unbounded)),

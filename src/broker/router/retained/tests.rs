@@ -9,6 +9,10 @@ fn message(topic: &str, payload: &str) -> Arc<Message> {
     Arc::new(Message::new(topic, payload.to_owned()))
 }
 
+fn new_message(topic: &str) -> Arc<Message> {
+    message(topic, "new")
+}
+
 fn filter(text: &str) -> TopicFilter {
     TopicFilter::parse(text).unwrap()
 }
@@ -216,7 +220,7 @@ proptest! {
         for topic in &kept {
             retained.set(message(topic, "")).unwrap();
         }
-        let mut stays: Vec<String> = kept.clone();
+        let mut stays = kept;
         let mut changes = changes.into_iter();
         let mut after: Option<TopicName> = None;
         let mut found: Vec<String> = Vec::new();
@@ -228,7 +232,7 @@ proptest! {
             after = Some(topic);
             for (set, topic) in changes.by_ref().take(every) {
                 if set {
-                    retained.set(super::tests::message(&topic, "new")).unwrap();
+                    retained.set(new_message(&topic)).unwrap();
                 } else {
                     retained.clear(&topic);
                     // Found before it was cleared, or never to be found: either is right.

@@ -280,12 +280,15 @@ fn fifty_thousand_filters_find_only_their_own_receivers() {
     }
 }
 
+/// A receiver: session, QoS, Retain As Published, No Local, identifiers in order, QoS if it is the publisher.
+type Plain = (SessionSlot, QoS, bool, bool, Vec<u32>, Option<QoS>);
+
 /// A reference: every filter is matched on its own.
 #[derive(Default)]
 struct Naive(BTreeMap<(SessionSlot, Option<String>, String), Subscription>);
 
 impl Naive {
-    fn direct(&self, topic: &str) -> Vec<(SessionSlot, QoS, bool, bool, Vec<u32>, Option<QoS>)> {
+    fn direct(&self, topic: &str) -> Vec<Plain> {
         let mut sessions: BTreeMap<SessionSlot, Vec<Subscription>> = BTreeMap::new();
         for ((slot, share, text), subscription) in &self.0 {
             if share.is_none() && filter(text).matches(topic) {
@@ -435,5 +438,11 @@ proptest! {
             prop_assert_eq!(subscriptions.len(), naive.0.len());
             prop_assert_eq!(subscriptions.iter().count(), naive.0.len());
         }
+        for (slot, name, text) in naive.0.into_keys() {
+            let parsed = name.as_deref().map(share);
+            prop_assert!(subscriptions.unsubscribe(slot, &filter(&text), parsed.as_ref()));
+        }
+        prop_assert_eq!(subscriptions.tree.size(), (1, 0, 0));
+        prop_assert!(subscriptions.filters.is_empty() && subscriptions.groups.is_empty());
     }
 }
