@@ -6,6 +6,13 @@
 
 mod error;
 mod node;
+#[cfg_attr(
+    not(feature = "broker"),
+    allow(
+        dead_code,
+        reason = "some kinds of values stand in the broker's settings only"
+    )
+)]
 mod section;
 
 pub use error::{ConfigError, Problem};

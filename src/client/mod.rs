@@ -18,10 +18,14 @@
 //! # }
 //! ```
 
+#[cfg(feature = "yaml")]
+mod config;
 mod error;
 mod message;
 mod options;
 
+#[cfg(feature = "yaml")]
+pub use config::{ClientConfig, TopicConfig, WillConfig};
 pub use error::{ClientError, InvalidOption, Phase, Refusal, Rejection};
 pub use message::{Flow, Published, ReceivedMessage};
 use std::time::Duration;

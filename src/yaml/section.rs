@@ -38,7 +38,7 @@ impl<'d> Findings<'d> {
             let message = format!("expected 'key: value' lines, found {}", root.describe());
             self.problem(root.id, "", message);
         }
-        Section::new(self, String::new(), root.entries())
+        Section::new(self, String::new(), root)
     }
 
     pub(crate) fn problem(&self, id: NodeId, key: &str, message: impl Into<String>) {
@@ -80,6 +80,7 @@ fn note(found: &RefCell<Vec<(NodeId, Problem)>>, id: NodeId, problem: Problem) {
 pub(crate) struct Section<'d> {
     found: &'d Findings<'d>,
     path: String,
+    id: NodeId,
     entries: &'d [Entry],
     /// Where the keys come from that are not here, and the path there.
     inherited: Option<(&'d [Entry], &'static str)>,
@@ -87,11 +88,12 @@ pub(crate) struct Section<'d> {
 }
 
 impl<'d> Section<'d> {
-    fn new(found: &'d Findings<'d>, path: String, entries: &'d [Entry]) -> Self {
+    fn new(found: &'d Findings<'d>, path: String, node: &'d Node) -> Self {
         Self {
             found,
             path,
-            entries,
+            id: node.id,
+            entries: node.entries(),
             inherited: None,
             asked: RefCell::default(),
         }
@@ -105,6 +107,11 @@ impl<'d> Section<'d> {
 
     pub(crate) fn found(&self) -> &'d Findings<'d> {
         self.found
+    }
+
+    /// Notes a problem with the section as a whole.
+    pub(crate) fn problem(&self, message: impl Into<String>) {
+        self.found.problem(self.id, &self.path, message);
     }
 
     pub(crate) fn entries(&self) -> &'d [Entry] {
@@ -227,6 +234,11 @@ impl<'d> Field<'d> {
 
     pub(crate) fn warning(&self, message: impl Into<String>) {
         self.found.warning(self.node.id, &self.path, message);
+    }
+
+    /// Notes a problem with a part of the value.
+    pub(crate) fn problem_at(&self, id: NodeId, message: impl Into<String>) {
+        self.found.problem(id, &self.path, message);
     }
 
     pub(crate) fn place(&self, id: NodeId) -> Option<(usize, usize)> {
@@ -393,8 +405,9 @@ impl<'d> Field<'d> {
     /// The mapping; nothing counts as an empty one.
     pub(crate) fn section(&self) -> Option<Section<'d>> {
         match &self.node.value {
-            Value::Map(entries) => Some(Section::new(self.found, self.path.clone(), entries)),
-            Value::Null => Some(Section::new(self.found, self.path.clone(), &[])),
+            Value::Map(_) | Value::Null => {
+                Some(Section::new(self.found, self.path.clone(), self.node))
+            }
             _ => self.expected("a section of 'key: value' lines"),
         }
     }
