@@ -68,7 +68,7 @@ pub struct Dialled {
 /// # Blocking
 /// Until connected, at most `connect_timeout`; beyond that only while the system's root certificates are read.
 pub fn dial(endpoint: &Endpoint, options: &DialOptions) -> Result<Dialled, NetError> {
-    let deadline = transport::now() + options.connect_timeout;
+    let deadline = transport::deadline_in(options.connect_timeout);
     let tls = match (endpoint.tls, &options.tls) {
         (false, _) => None,
         (true, Some(tls)) => Some(tls.connect(endpoint.host())?),

@@ -140,7 +140,12 @@ impl<'a> Handshake<'a> {
 
     fn websocket_is_up(&mut self, mut websocket: WebSocketLayer) -> Result<(), NetError> {
         let raw = std::mem::take(&mut self.received);
-        let _ = websocket.receive(&raw, &mut self.received)?;
+        if let Err(error) = websocket.receive(&raw, &mut self.received) {
+            let mut goodbye = Vec::new();
+            websocket.take_control(&mut goodbye);
+            self.write(&goodbye, Phase::WebSocketHandshake)?;
+            return Err(error);
+        }
         self.websocket = Some(websocket);
         Ok(())
     }

@@ -263,8 +263,15 @@ fn read_proxy_header(handshake: &mut Handshake<'_>) -> Result<Option<PeerAddress
     clippy::disallowed_methods,
     reason = "deadlines of handshakes are taken from the clock here and nowhere else in net"
 )]
-pub(super) fn now() -> Instant {
+fn now() -> Instant {
     Instant::now()
+}
+
+/// The end of `patience` from now on; a patience longer than the clock can count is one of a hundred years.
+pub(super) fn deadline_in(patience: Duration) -> Instant {
+    let now = now();
+    now.checked_add(patience)
+        .unwrap_or_else(|| now + Duration::from_secs(100 * 365 * 86_400))
 }
 
 /// The time until `deadline`; `None` when it is over.
