@@ -30,7 +30,7 @@ pub enum NetError {
     /// No address of the server accepts a connection.
     Connect(Box<ConnectError>),
     /// A certificate or key cannot be used, or the peer's cannot, or its bytes are not TLS.
-    Tls(Box<TlsError>),
+    Tls(TlsError),
     /// The upgrade was refused, or the bytes are not WebSocket.
     WebSocket(WebSocketError),
     /// The PROXY protocol header is missing or wrong. The proxy, or who poses as one, is at fault.
@@ -164,7 +164,7 @@ impl From<io::Error> for NetError {
 
 impl From<TlsError> for NetError {
     fn from(error: TlsError) -> Self {
-        Self::Tls(Box::new(error))
+        Self::Tls(error)
     }
 }
 

@@ -334,7 +334,7 @@ fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
     let first_ipv4 = addresses.iter().find(|address| address.is_ipv4());
     first_ipv4
-        .or(addresses.first())
+        .or_else(|| addresses.first())
         .copied()
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
 }

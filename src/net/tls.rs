@@ -1,31 +1,30 @@
-//! TLS by rustls: PEM files → configurations, and [`TlsLayer`], a byte filter without IO.
+//! TLS by rustls: settings → configurations, and [`TlsLayer`], a byte filter without IO.
 //!
-//! TLS 1.2 and 1.3, no renegotiation, no early data. Errors of the four setups that most often go wrong carry a one-line hint; see
+//! TLS 1.2 and 1.3, no renegotiation, no early data. Errors of the setups that most often go wrong carry a one-line hint; see
 //! [`TlsError::hint`].
 
-use std::error::Error;
+mod error;
+mod pem;
+mod verifier;
+
 use std::fmt;
-use std::fs;
 use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime,
-};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoClientAuth, ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{NoClientAuth, WebPkiClientVerifier};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, ClientConnection, Connection,
-    DigitallySignedStruct, InvalidMessage, PeerIncompatible, RootCertStore, ServerConfig,
-    ServerConnection, SignatureScheme, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
 };
 
+pub use self::error::TlsError;
+use self::pem::{load_certificates, load_key, load_revocations};
+use self::verifier::ServerVerifier;
 use super::certificate::{self, PeerCertificate};
 use super::error::NetError;
 use super::transport::Received;
@@ -46,22 +45,6 @@ impl CaSources {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
-    }
-
-    fn load(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-        let mut certificates = Vec::new();
-        if let Some(file) = &self.file {
-            certificates.extend(load_certificates(file)?);
-        }
-        if let Some(path) = &self.path {
-            certificates.extend(load_directory(path)?);
-        }
-        if let Some(data) = &self.data {
-            certificates.extend(parse_certificates(data.as_bytes())?);
-        }
-        certificates.sort_by(|one, other| one.as_ref().cmp(other));
-        certificates.dedup();
-        Ok(certificates)
     }
 }
 
@@ -241,82 +224,6 @@ pub fn server_config(options: &ServerTlsOptions) -> Result<Arc<ServerConfig>, Ne
     Ok(Arc::new(config))
 }
 
-/// Why a TLS configuration or a connection is not possible.
-#[derive(Debug)]
-pub struct TlsError {
-    message: String,
-    file: Option<PathBuf>,
-    hint: Option<&'static str>,
-    cause: Option<rustls::Error>,
-}
-
-impl TlsError {
-    /// What a person can do about it, if that is known. `Display` has it as well.
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        self.hint
-    }
-
-    /// The file that is at fault, if it is one.
-    #[must_use]
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
-    }
-
-    fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            file: None,
-            hint: None,
-            cause: None,
-        }
-    }
-
-    fn with_hint(self, hint: &'static str) -> Self {
-        Self {
-            hint: Some(hint),
-            ..self
-        }
-    }
-
-    fn in_file(self, file: &Path) -> Self {
-        Self {
-            file: Some(file.to_owned()),
-            ..self
-        }
-    }
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TLS: ")?;
-        if let Some(file) = &self.file {
-            write!(f, "{}: ", file.display())?;
-        }
-        f.write_str(&self.message)?;
-        self.hint.map_or(Ok(()), |hint| write!(f, " ({hint})"))
-    }
-}
-
-impl Error for TlsError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause
-            .as_ref()
-            .map(|cause| cause as &(dyn Error + 'static))
-    }
-}
-
-impl From<rustls::Error> for TlsError {
-    fn from(error: rustls::Error) -> Self {
-        Self {
-            message: error.to_string(),
-            file: None,
-            hint: hint(&error),
-            cause: Some(error),
-        }
-    }
-}
-
 /// rustls over memory.
 pub(super) struct TlsLayer {
     connection: Connection,
@@ -421,126 +328,6 @@ impl fmt::Debug for TlsLayer {
     }
 }
 
-/// Checks a server's certificate as webpki does, with one addition for the setup that most people begin with: a self-signed certificate
-/// that is at once the server's and the one in the CA file. webpki refuses a CA's certificate as a server's; here one that is byte for byte
-/// among the trusted ones is accepted, if it is valid now and has the name.
-#[derive(Debug)]
-struct ServerVerifier {
-    /// None only when nothing is verified.
-    webpki: Option<Arc<WebPkiServerVerifier>>,
-    trusted: Vec<CertificateDer<'static>>,
-    verification: Verification,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerVerifier {
-    fn new(
-        trusted: Vec<CertificateDer<'static>>,
-        verification: Verification,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, TlsError> {
-        let algorithms = provider.signature_verification_algorithms;
-        if verification == Verification::InsecureNothing {
-            return Ok(Self {
-                webpki: None,
-                trusted,
-                verification,
-                algorithms,
-            });
-        }
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(trusted.iter().cloned());
-        let webpki =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-                .build()
-                .map_err(|error| {
-                    TlsError::new(error.to_string())
-                        .with_hint("no trusted certificate could be read; give a CA file")
-                })?;
-        Ok(Self {
-            webpki: Some(webpki),
-            trusted,
-            verification,
-            algorithms,
-        })
-    }
-
-    fn check(
-        &self,
-        webpki: &WebPkiServerVerifier,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<(), rustls::Error> {
-        let any_name = self.verification == Verification::InsecureAnyName;
-        match webpki.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
-            Ok(_) => Ok(()),
-            // webpki looks at the name last: everything else is as it should be.
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if any_name => Ok(()),
-            // webpki has looked at the validity before: the certificate is not expired.
-            Err(error)
-                if says(&error, CA_AS_END_ENTITY)
-                    && self.trusted.iter().any(|trusted| trusted == end_entity) =>
-            {
-                if any_name {
-                    return Ok(());
-                }
-                rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl ServerCertVerifier for ServerVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(webpki) = &self.webpki {
-            self.check(
-                webpki,
-                end_entity,
-                intermediates,
-                server_name,
-                ocsp_response,
-                now,
-            )?;
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
 fn client_verifier(
     options: &ServerTlsOptions,
     provider: &Arc<CryptoProvider>,
@@ -599,135 +386,6 @@ fn system_roots() -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
     Ok(found.certs)
 }
-
-fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(file).map_err(|error| TlsError::new(error.to_string()).in_file(file))
-}
-
-fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    parse_certificates(&read(file)?).map_err(|error| error.in_file(file))
-}
-
-fn load_directory(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let entries =
-        fs::read_dir(path).map_err(|error| TlsError::new(error.to_string()).in_file(path))?;
-    let mut certificates = Vec::new();
-    for file in entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|file| file.is_file())
-    {
-        match load_certificates(&file) {
-            Ok(found) => certificates.extend(found),
-            Err(error) => log::debug!("skipped: {error}"),
-        }
-    }
-    if certificates.is_empty() {
-        return Err(
-            TlsError::new("no file in this directory holds a PEM certificate").in_file(path),
-        );
-    }
-    Ok(certificates)
-}
-
-fn parse_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| pem_error(&error))?;
-    if certificates.is_empty() {
-        return Err(TlsError::new("no PEM certificate found")
-            .with_hint("expected '-----BEGIN CERTIFICATE-----'"));
-    }
-    Ok(certificates)
-}
-
-fn load_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let pem = read(file)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
-        let text = String::from_utf8_lossy(&pem);
-        if text.contains("ENCRYPTED") {
-            TlsError::new("the private key is encrypted, which is not supported")
-                .with_hint("decrypt it once: openssl pkey -in encrypted.key -out plain.key")
-                .in_file(file)
-        } else if matches!(error, pem::Error::NoItemsFound) {
-            TlsError::new("no PEM private key found")
-                .with_hint("expected '-----BEGIN PRIVATE KEY-----'")
-                .in_file(file)
-        } else {
-            pem_error(&error).in_file(file)
-        }
-    })
-}
-
-fn load_revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let pem = read(file)?;
-    let lists = CertificateRevocationListDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-    let lists = lists.map_err(|error| pem_error(&error).in_file(file))?;
-    if lists.is_empty() {
-        return Err(TlsError::new("no list of revoked certificates found")
-            .with_hint("expected '-----BEGIN X509 CRL-----'")
-            .in_file(file));
-    }
-    Ok(lists)
-}
-
-fn pem_error(error: &pem::Error) -> TlsError {
-    TlsError::new(format!("not valid PEM: {error:?}"))
-}
-
-fn hint(error: &rustls::Error) -> Option<&'static str> {
-    use rustls::Error as E;
-    Some(match error {
-        E::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "a certificate's names are those in subjectAltName; its Common Name does not count",
-        E::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "it is not signed by a trusted CA; give the CA's certificate, or the server's own if it is self-signed, in a CA file"
-        }
-        E::InvalidCertificate(CertificateError::UnknownRevocationStatus) => {
-            "the list of revoked certificates is not from its CA"
-        }
-        E::InvalidCertificate(
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        ) => "if it should be valid, check the clock of this machine",
-        E::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "the peer does not speak TLS; is it the right port?"
-        }
-        E::PeerIncompatible(
-            PeerIncompatible::SupportedVersionsExtensionRequired
-            | PeerIncompatible::Tls12NotOffered,
-        ) => "the peer offers no common version; TLS 1.0 and 1.1 are not supported",
-        E::AlertReceived(
-            AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::AccessDenied,
-        ) => "the peer wants another certificate, or one at all, from this side",
-        E::AlertReceived(AlertDescription::UnknownCA) => {
-            "the peer does not know the CA of the certificate of this side"
-        }
-        E::InconsistentKeys(_) => "the certificate and the private key do not belong together",
-        _ if says(error, CA_AS_END_ENTITY) => {
-            "a CA's certificate, as `openssl req -x509` makes it, is shown as the server's own; put exactly this certificate into the CA file, \
-             or issue one with basicConstraints=CA:FALSE"
-        }
-        _ if says(error, OLD_VERSION) => {
-            "the certificate is X.509 version 1, as `openssl x509 -req` makes it without extensions; sign it with \
-             -extfile <(echo subjectAltName=DNS:the.host)"
-        }
-        _ => return None,
-    })
-}
-
-/// Whether webpki's own error, which rustls hands through, is the one of this name.
-fn says(error: &rustls::Error, name: &str) -> bool {
-    matches!(error, rustls::Error::InvalidCertificate(CertificateError::Other(other)) if other.0.to_string() == name)
-}
-
-const CA_AS_END_ENTITY: &str = "CaUsedAsEndEntity";
-const OLD_VERSION: &str = "UnsupportedCertVersion";
 
 /// Bounds what rustls holds beside the bytes on their way to the wire: four records.
 const SEND_CHUNK_BYTES: usize = 64 * 1024;

@@ -169,7 +169,7 @@ impl WebSocketLayer {
     ) -> Result<Received, NetError> {
         let received = self.filter(raw, plain);
         if let Err(error) = &received {
-            self.goodbye.get_or_insert(error.close_code());
+            self.goodbye.get_or_insert_with(|| error.close_code());
             self.closed_by_peer = true;
         }
         Ok(received?)

@@ -1,8 +1,3 @@
-#![expect(
-    clippy::disallowed_methods,
-    reason = "deadlines of tests are taken from the clock"
-)]
-
 use super::*;
 
 use std::sync::Arc;

@@ -364,7 +364,7 @@ fn a_certificate_is_refused_for_its_name_its_age_and_its_issuer() {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.not_after = rcgen::date_time_ymd(2001, 1, 1);
-    let expired = params.clone().signed_by(&key, &ca).unwrap().pem();
+    let expired = params.signed_by(&key, &ca).unwrap().pem();
     let config = server(
         &files,
         (expired, key.serialize_pem()),
