@@ -77,6 +77,12 @@ impl OutBuf {
         self.bytes.is_empty() && self.shared.is_empty()
     }
 
+    /// The bytes that fit without another allocation.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Forgets everything but the capacity.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -416,10 +422,23 @@ impl Outbox {
     /// closed at once, bytes that the peer is just sending would make the kernel send a reset, and the peer could lose what we said last.
     /// So whoever reads goes on until the end and ignores what comes; [`Socket::discard_until_end`] does that.
     pub fn close(self: &Arc<Self>) {
+        self.close_with(&mut OutBuf::new());
+    }
+
+    /// Whether the bytes on the wire are those that are appended: no TLS, no WebSocket.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// As [`close`](Self::close), with `last` behind what waits and nothing behind it. `last` is left empty.
+    pub fn close_with(self: &Arc<Self>, last: &mut OutBuf) {
         let mut state = self.state.lock();
         if self.closed.swap(true, Ordering::AcqRel) {
+            last.clear();
             return;
         }
+        let _ = self.append_locked(&mut state, last);
         state.closing = true;
         if state.draining {
             return;

@@ -102,6 +102,14 @@ pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
+/// Does nothing for a while: a delay that the caller's own peer has earned, or a pause for lack of memory.
+///
+/// # Blocking
+/// For `duration`.
+pub fn rest(duration: Duration) {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(duration);
+}
+
 /// Threads that are kept for a while after their job and then run another one.
 ///
 /// The number of threads is as large as the number of jobs that run at once: a job never waits for another one. Cloning gives another

@@ -1,10 +1,663 @@
 //! The broker and its embedding API.
+//!
+//! ```no_run
+//! use hbmqtt::broker::{Broker, Config};
+//!
+//! let mut broker = Broker::new(Config::default());
+//! broker.start()?;
+//! println!("listening on {}", broker.local_address("default").unwrap_or_default());
+//! # Ok::<(), hbmqtt::broker::BrokerError>(())
+//! ```
 
 pub mod auth;
 pub mod config;
 mod connection;
+mod context;
 mod error;
+mod memory;
 mod metrics;
 pub mod plugin;
+mod plugin_host;
 mod router;
 mod sys;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::RwLock;
+
+pub use self::config::{Config, ConfigError};
+pub use self::context::BrokerContext;
+pub use self::error::BrokerError;
+pub use self::metrics::MetricsSnapshot;
+pub use self::router::inspect::RouterStats;
+
+use self::auth::{AuthChains, Authenticate, Authorize, Extensions};
+use self::config::{ClientCert, Limits, ListenerConfig, ListenerKind};
+use self::connection::{HalfOpen, ListenerState, Services, Settings, serve};
+use self::memory::MemoryWatch;
+use self::metrics::Metrics;
+use self::plugin::Plugin;
+use self::plugin_host::PluginHost;
+use self::router::command::Command;
+use self::router::{Router, RouterSettings};
+use crate::net::error::NetError;
+use crate::net::listener::Listener;
+use crate::net::proxy_header::TrustedProxies;
+use crate::net::tls::{CaSources, ClientCertificates, ServerTlsOptions, server_config};
+use crate::net::transport::Acceptor;
+use crate::net::websocket::WebSocketOptions;
+use crate::outbox::Outbox;
+use crate::proto::ReasonCode;
+use crate::thread;
+
+/// Commands that wait for the router before connections stop reading.
+const ROUTER_INBOX: usize = 1024;
+/// Slices of outboxes that wait for the flush threads.
+const FLUSH_INBOX: usize = 256;
+/// Open files that the process needs beside its connections.
+const SPARE_FILES: u64 = 200;
+/// How often the memory of the process is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a [`Broker`] is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokerState {
+    /// Made, never started.
+    New,
+    /// In `start`.
+    Starting,
+    /// Listening.
+    Started,
+    /// `start` failed; nothing of it is left.
+    NotStarted,
+    /// In `shutdown`.
+    Stopping,
+    /// Stopped; it may be started again.
+    Stopped,
+    /// `shutdown` gave up waiting.
+    NotStopped,
+}
+
+/// An MQTT broker inside a program.
+///
+/// Dropping it shuts it down, waiting up to a second.
+pub struct Broker {
+    config: Config,
+    plugins: Vec<Box<dyn Plugin>>,
+    extensions: Extensions,
+    state: BrokerState,
+    running: Option<Running>,
+}
+
+/// What exists only while the broker runs.
+struct Running {
+    services: Arc<Services>,
+    listeners: Vec<RunningListener>,
+    router: JoinHandle<()>,
+    flushers: Vec<JoinHandle<()>>,
+    memory: JoinHandle<()>,
+    stop_memory: Sender<()>,
+}
+
+struct RunningListener {
+    state: Arc<ListenerState>,
+    listener: Arc<Listener>,
+    stopping: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// A broker with these settings, not started yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            plugins: Vec::new(),
+            extensions: Extensions::default(),
+            state: BrokerState::New,
+            running: None,
+        }
+    }
+
+    /// Adds a plugin, beside those that the settings name.
+    #[must_use]
+    pub fn plugin(mut self, plugin: Box<dyn Plugin>) -> Self {
+        self.plugins.push(plugin);
+        self
+    }
+
+    /// Adds an authenticator, asked beside those that the settings name.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: Arc<dyn Authenticate>) -> Self {
+        self.extensions.authenticators.push(authenticator);
+        self
+    }
+
+    /// Adds a topic check, asked beside those that the settings name.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: Arc<dyn Authorize>) -> Self {
+        self.extensions.authorizers.push(authorizer);
+        self
+    }
+
+    /// What the broker is doing.
+    #[must_use]
+    pub fn state(&self) -> BrokerState {
+        self.state
+    }
+
+    /// Opens the listeners and starts serving. Returns when every listener accepts connections.
+    ///
+    /// # Errors
+    /// [`BrokerError`]. A start that fails leaves nothing bound and no thread behind.
+    ///
+    /// # Blocking
+    /// Reads the files that the settings name, and resolves host names of listeners.
+    pub fn start(&mut self) -> Result<(), BrokerError> {
+        if self.running.is_some() {
+            return Err(BrokerError::AlreadyStarted);
+        }
+        self.state = BrokerState::Starting;
+        match self.launch() {
+            Ok(running) => {
+                self.running = Some(running);
+                self.state = BrokerState::Started;
+                Ok(())
+            }
+            Err(error) => {
+                self.state = BrokerState::NotStarted;
+                Err(error)
+            }
+        }
+    }
+
+    fn launch(&mut self) -> Result<Running, BrokerError> {
+        let config = Arc::new(self.config.clone());
+        for warning in &config.warnings {
+            log::warn!("{warning}");
+        }
+        let metrics = Arc::new(Metrics::default());
+        let plugins = Arc::new(PluginHost::new(&config, std::mem::take(&mut self.plugins))?);
+        let mut extensions = self.extensions.clone();
+        plugins.extend(&mut extensions);
+        let auth = Arc::new(AuthChains::load(&config, extensions)?);
+        let bound = config
+            .listeners
+            .iter()
+            .map(|listener| bind(listener, &config.limits))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (router_sender, router_inbox) = bounded(ROUTER_INBOX);
+        let services = Arc::new(Services {
+            settings: RwLock::new(Settings {
+                config: Arc::clone(&config),
+                auth,
+            }),
+            generation: AtomicU64::new(0),
+            router: router_sender,
+            metrics: Arc::clone(&metrics),
+            plugins: Arc::clone(&plugins),
+            half_open: HalfOpen::new(Arc::clone(&metrics)),
+            last_connection: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            threads: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
+            max_connections: max_connections(&config),
+            memory: MemoryWatch::new(config.limits.max_memory),
+        });
+        plugins.start(
+            Arc::new(BrokerContext::new(Arc::clone(&services))),
+            Arc::clone(&metrics),
+        );
+        let (flush_sender, flush_inbox) = bounded(FLUSH_INBOX);
+        let flushers = spawn_flushers(&flush_inbox)?;
+        let router = spawn_router(&config, &services, flush_sender, router_inbox)?;
+        let (stop_memory, memory) = spawn_memory_watch(&services)?;
+        let mut running = Running {
+            services,
+            listeners: Vec::new(),
+            router,
+            flushers,
+            memory,
+            stop_memory,
+        };
+        for (listener, acceptor, config) in bound {
+            match spawn_listener(&running.services, listener, acceptor, config) {
+                Ok(listener) => running.listeners.push(listener),
+                Err(error) => {
+                    let _ = running.stop(Duration::from_secs(1));
+                    return Err(error);
+                }
+            }
+        }
+        warn_about_openness(&running.services.settings().config);
+        running.services.plugins.started();
+        Ok(running)
+    }
+
+    /// Where a listener listens, as text: `127.0.0.1:1883`, a path, a name. `None` if there is no such listener now.
+    #[must_use]
+    pub fn local_address(&self, listener: &str) -> Option<String> {
+        Some(
+            self.listener(listener)?
+                .listener
+                .local_address()
+                .to_string(),
+        )
+    }
+
+    /// The TCP address of a listener: the real port where port 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self, listener: &str) -> Option<SocketAddr> {
+        self.listener(listener)?.listener.socket_address()
+    }
+
+    fn listener(&self, name: &str) -> Option<&RunningListener> {
+        self.running
+            .as_ref()?
+            .listeners
+            .iter()
+            .find(|listener| &*listener.state.name == name)
+    }
+
+    /// A handle for questions and messages to the running broker.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotRunning`].
+    pub fn context(&self) -> Result<BrokerContext, BrokerError> {
+        let running = self.running.as_ref().ok_or(BrokerError::NotRunning)?;
+        Ok(BrokerContext::new(Arc::clone(&running.services)))
+    }
+
+    /// The names of the plugins that run.
+    #[must_use]
+    pub fn plugin_names(&self) -> Vec<String> {
+        self.running
+            .as_ref()
+            .map(|running| running.services.plugins.names())
+            .unwrap_or_default()
+    }
+
+    /// Puts new settings in force: access rules, password and certificate files, limits. What cannot change while the
+    /// broker runs (listeners and their addresses) is named in the log and stays.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: the new settings are wrong; everything stays as it was.
+    ///
+    /// # Blocking
+    /// Reads the files that the settings name.
+    pub fn reload(&mut self, config: Config) -> Result<(), BrokerError> {
+        let running = self.running.as_ref().ok_or(BrokerError::NotRunning)?;
+        let services = &running.services;
+        let auth = Arc::new(services.settings().auth.reload(&config)?);
+        let mut acceptors = Vec::new();
+        for listener in &running.listeners {
+            match config
+                .listeners
+                .iter()
+                .find(|config| *config.name == *listener.state.name)
+            {
+                Some(listener_config) => acceptors.push((
+                    &listener.state,
+                    Arc::new(acceptor(listener_config, &config.limits)?),
+                )),
+                None => log::warn!(
+                    "reload: listener '{}' stays open until a restart",
+                    listener.state.name
+                ),
+            }
+        }
+        for new in &config.listeners {
+            match self
+                .config
+                .listeners
+                .iter()
+                .find(|old| old.name == new.name)
+            {
+                None => log::warn!(
+                    "reload: listener '{}' is opened at the next start",
+                    new.name
+                ),
+                Some(old) if old.bind != new.bind || old.kind != new.kind => {
+                    log::warn!("reload: listener '{}' moves at the next start", new.name);
+                }
+                Some(_) => {}
+            }
+        }
+        for (state, acceptor) in acceptors {
+            *state.acceptor.write() = acceptor;
+        }
+        services.memory.set_limit(config.limits.max_memory);
+        let settings = Box::new(RouterSettings::from_config(&config));
+        self.config = config.clone();
+        *services.settings.write() = Settings {
+            config: Arc::new(config),
+            auth: Arc::clone(&auth),
+        };
+        services.generation.fetch_add(1, Ordering::Release);
+        services
+            .router
+            .send(Command::Reload(settings, auth))
+            .map_err(|_| BrokerError::NotRunning)?;
+        log::info!("configuration reloaded");
+        Ok(())
+    }
+
+    /// Says goodbye to every client (MQTT 5.0: DISCONNECT 0x8B), closes the listeners and ends all threads.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotRunning`]; [`BrokerError::ShutdownTimeout`] if connections were still open after `timeout`.
+    ///
+    /// # Blocking
+    /// Up to `timeout`.
+    pub fn shutdown(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        let running = self.running.take().ok_or(BrokerError::NotRunning)?;
+        self.state = BrokerState::Stopping;
+        let plugins = Arc::clone(&running.services.plugins);
+        plugins.stopping();
+        let stopped = running.stop(timeout);
+        self.plugins = plugins.stop();
+        self.state = if stopped.is_ok() {
+            BrokerState::Stopped
+        } else {
+            BrokerState::NotStopped
+        };
+        log::info!("Broker closed");
+        stopped
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            let _ = self.shutdown(Duration::from_secs(1));
+        }
+    }
+}
+
+impl Running {
+    /// Listeners first, so that nobody new comes; then the clients; then the threads.
+    fn stop(self, timeout: Duration) -> Result<(), BrokerError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the caller's thread waits here under one deadline"
+        )]
+        let deadline = Instant::now() + timeout;
+        for listener in &self.listeners {
+            listener.stopping.store(true, Ordering::Release);
+            listener.listener.stop();
+        }
+        for listener in self.listeners {
+            join(listener.thread);
+            drop(listener.listener);
+        }
+        self.services.half_open.close_all();
+        // BLOCKS: on the router's inbox.
+        let _ = self
+            .services
+            .router
+            .send(Command::Shutdown(ReasonCode::ServerShuttingDown));
+        join(self.router);
+        for flusher in self.flushers {
+            join(flusher);
+        }
+        drop(self.stop_memory);
+        join(self.memory);
+        let stopped = self.services.threads.wait_until_inactive(deadline);
+        self.services.threads.close_idle();
+        if stopped {
+            Ok(())
+        } else {
+            Err(BrokerError::ShutdownTimeout(timeout))
+        }
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if let Err(panic) = thread.join() {
+        log::error!(
+            "a thread of the broker panicked: {}",
+            thread::panic_text(&*panic)
+        );
+    }
+}
+
+fn listener_error(name: &str) -> impl FnOnce(NetError) -> BrokerError {
+    let name = name.to_owned();
+    move |error| BrokerError::Listener {
+        name,
+        error: Box::new(error),
+    }
+}
+
+fn bind(
+    config: &ListenerConfig,
+    limits: &Limits,
+) -> Result<(Listener, Acceptor, ListenerConfig), BrokerError> {
+    let acceptor = acceptor(config, limits)?;
+    let listener = Listener::bind(&bind_address(config)).map_err(listener_error(&config.name))?;
+    Ok((listener, acceptor, config.clone()))
+}
+
+fn bind_address(config: &ListenerConfig) -> crate::net::listener::BindAddress {
+    use crate::net::listener::BindAddress as Net;
+    match &config.bind {
+        config::BindAddress::Tcp { host, port } => Net::Tcp {
+            host: Some(host.clone()),
+            port: *port,
+        },
+        config::BindAddress::Unix(path) => Net::Unix(path.clone()),
+        config::BindAddress::Mem(name) => Net::Mem(name.clone()),
+    }
+}
+
+/// What a listener expects before MQTT: PROXY header, TLS, WebSocket.
+fn acceptor(config: &ListenerConfig, limits: &Limits) -> Result<Acceptor, BrokerError> {
+    let tls = match &config.tls {
+        None => None,
+        Some(tls) => {
+            let options = ServerTlsOptions {
+                certificate_file: tls.certfile.clone(),
+                key_file: tls.keyfile.clone(),
+                ca: CaSources {
+                    file: tls.cafile.clone(),
+                    path: tls.capath.clone(),
+                    data: tls.cadata.clone(),
+                },
+                client_certificates: match tls.client_cert {
+                    ClientCert::None => ClientCertificates::None,
+                    ClientCert::Optional => ClientCertificates::Optional,
+                    ClientCert::Required => ClientCertificates::Required,
+                },
+                revocation_file: tls.crlfile.clone(),
+            };
+            Some(server_config(&options).map_err(listener_error(&config.name))?)
+        }
+    };
+    let websocket = (config.kind == ListenerKind::Ws).then(|| WebSocketOptions {
+        max_message_bytes: limits.max_packet_size,
+        allowed_origins: config.allowed_origins.clone(),
+    });
+    let ranges = config.proxy.clone();
+    let proxy = (!ranges.is_empty()).then(|| -> TrustedProxies {
+        Box::new(move |address| ranges.iter().any(|range| range.contains(address)))
+    });
+    Ok(Acceptor {
+        tls,
+        websocket,
+        proxy,
+    })
+}
+
+fn spawn_listener(
+    services: &Arc<Services>,
+    listener: Listener,
+    acceptor: Acceptor,
+    config: ListenerConfig,
+) -> Result<RunningListener, BrokerError> {
+    let name: Arc<str> = Arc::from(config.name.as_str());
+    let max_connections = config
+        .max_connections
+        .map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+    log::info!(
+        "Listener '{name}' bind to {} (max_connections={max_connections})",
+        listener.local_address()
+    );
+    let state = Arc::new(ListenerState {
+        name: Arc::clone(&name),
+        config,
+        acceptor: RwLock::new(Arc::new(acceptor)),
+        connections: AtomicUsize::new(0),
+    });
+    let listener = Arc::new(listener);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let thread = {
+        let (services, state) = (Arc::clone(services), Arc::clone(&state));
+        let (listener, stopping) = (Arc::clone(&listener), Arc::clone(&stopping));
+        thread::spawn(format!("accept-{name}"), ACCEPT_STACK_BYTES, move || {
+            accept_loop(&services, &state, &listener, &stopping);
+        })
+        .map_err(BrokerError::Thread)?
+    };
+    Ok(RunningListener {
+        state,
+        listener,
+        stopping,
+        thread,
+    })
+}
+
+const ACCEPT_STACK_BYTES: usize = 256 * 1024;
+
+/// Accepts until the listener is stopped; each connection gets a thread of its own.
+fn accept_loop(
+    services: &Arc<Services>,
+    state: &Arc<ListenerState>,
+    listener: &Listener,
+    stopping: &AtomicBool,
+) {
+    loop {
+        // BLOCKS: on the listening socket until a connection comes or the listener is stopped.
+        let accepted = listener.accept();
+        if stopping.load(Ordering::Acquire) {
+            return;
+        }
+        let socket = match accepted {
+            Ok(socket) => socket,
+            Err(error) => {
+                log::error!("Listener '{}': {error}", state.name);
+                return;
+            }
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the deadline of the connection's handshake begins here"
+        )]
+        let opened_at = Instant::now();
+        let id = services.next_connection();
+        let (own, connection) = (Arc::clone(services), Arc::clone(state));
+        let run = move || serve(&own, &connection, socket, id, opened_at);
+        if let Err(error) = services.threads.run(format!("conn-{id}"), run) {
+            log::error!(
+                "Listener '{}': no thread for a connection: {error}",
+                state.name
+            );
+        }
+    }
+}
+
+fn spawn_router(
+    config: &Config,
+    services: &Arc<Services>,
+    flushers: Sender<Vec<Arc<Outbox>>>,
+    inbox: Receiver<Command>,
+) -> Result<JoinHandle<()>, BrokerError> {
+    #[expect(clippy::disallowed_methods, reason = "the broker's clock starts here")]
+    let now = Instant::now();
+    let router = Router::new(
+        RouterSettings::from_config(config),
+        Arc::clone(&services.metrics),
+        Arc::clone(&services.plugins),
+        flushers,
+        now,
+    );
+    thread::spawn_critical("router", move || router.run(&inbox)).map_err(BrokerError::Thread)
+}
+
+fn spawn_flushers(inbox: &Receiver<Vec<Arc<Outbox>>>) -> Result<Vec<JoinHandle<()>>, BrokerError> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    (0..count)
+        .map(|number| {
+            let inbox = inbox.clone();
+            thread::spawn_critical(format!("flush-{number}"), move || {
+                for outbox in inbox.iter().flatten() {
+                    let _ = outbox.flush();
+                }
+            })
+        })
+        .collect::<io::Result<_>>()
+        .map_err(BrokerError::Thread)
+}
+
+fn spawn_memory_watch(
+    services: &Arc<Services>,
+) -> Result<(Sender<()>, JoinHandle<()>), BrokerError> {
+    let (stop, stopped) = bounded::<()>(0);
+    let services = Arc::clone(services);
+    let handle = thread::spawn("memory", ACCEPT_STACK_BYTES, move || {
+        while stopped.recv_timeout(MEMORY_INTERVAL)
+            == Err(crossbeam_channel::RecvTimeoutError::Timeout)
+        {
+            services.memory.look();
+        }
+    })
+    .map_err(BrokerError::Thread)?;
+    Ok((stop, handle))
+}
+
+/// As many connections as the process may have files, less some for everything else.
+fn max_connections(config: &Config) -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX);
+    let possible = usize::try_from(files.saturating_sub(SPARE_FILES)).unwrap_or(usize::MAX);
+    match config.limits.max_connections {
+        Some(wanted) if wanted > possible => {
+            log::warn!(
+                "max-connections is {wanted}, but the process may open {files} files: {possible} connections at most. \
+                 Raise the limit with 'ulimit -n' or LimitNOFILE"
+            );
+            possible
+        }
+        Some(wanted) => wanted,
+        None => possible,
+    }
+}
+
+/// Says which listeners everybody may use.
+fn warn_about_openness(config: &Config) {
+    for listener in &config.listeners {
+        let auth = listener.auth.as_ref().unwrap_or(&config.auth);
+        if auth.allow_anonymous && listener.bind.is_public() {
+            log::warn!(
+                "everyone who can reach listener '{}' ({}) may use it: set 'allow-anonymous: off' and a \
+                 'password-file' in section 'auth' to change that",
+                listener.name,
+                listener.bind
+            );
+        }
+    }
+}

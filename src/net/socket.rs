@@ -11,6 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sockopt};
 
 /// A connected stream socket. Every call takes `&self`: one thread may read while others write.
@@ -118,6 +120,21 @@ impl Socket {
                 }
                 result => return result,
             }
+        }
+    }
+
+    /// As [`read`](Self::read), into the spare capacity of `buffer`, which is not grown.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    ///
+    /// # Blocking
+    /// As [`read`](Self::read).
+    pub fn read_into(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let result = rustix::io::retry_on_intr(|| rustix::io::read(self, spare_capacity(buffer)));
+        match result {
+            Err(Errno::AGAIN) => Err(io::ErrorKind::TimedOut.into()),
+            result => Ok(result?),
         }
     }
 

@@ -118,6 +118,22 @@ pub enum BindAddress {
     Mem(String),
 }
 
+impl BindAddress {
+    /// Others than this machine can reach it.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        match self {
+            Self::Tcp { host, .. } => {
+                host != "localhost"
+                    && !host
+                        .parse()
+                        .is_ok_and(|address: IpAddr| address.is_loopback())
+            }
+            Self::Unix(_) | Self::Mem(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for BindAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

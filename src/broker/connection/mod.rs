@@ -1,1 +1,404 @@
-//! connection/mod.
+//! The life of one connection, top to bottom, on its own thread: handshake, read loop, end.
+
+mod half_open;
+mod handshake;
+mod reader;
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use bytestring::ByteString;
+use crossbeam_channel::Sender;
+use parking_lot::RwLock;
+
+pub(crate) use half_open::HalfOpen;
+
+use self::reader::Reader;
+use super::auth::AuthChains;
+use super::config::{Config, ListenerConfig};
+use super::metrics::Metrics;
+use super::plugin_host::PluginHost;
+use super::router::command::{Command, ConnectionId, DetachCause, Origin};
+use crate::net::error::NetError;
+use crate::net::socket::{PeerAddress, Socket};
+use crate::net::transport::{Acceptor, accept};
+use crate::outbox::{OutBuf, Outbox, OutboxEvent, OutboxOptions};
+use crate::proto::packet::Packet;
+use crate::proto::packet::disconnect::{Disconnect, DisconnectProperties};
+use crate::proto::{DecodeError, ProtocolError, ProtocolVersion, ReasonCode, codec};
+use crate::thread::Pool;
+
+/// What every connection of a broker uses.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) settings: RwLock<Settings>,
+    /// Counts reloads, so that a connection notices one without taking the lock.
+    pub(crate) generation: AtomicU64,
+    pub(crate) router: Sender<Command>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) plugins: Arc<PluginHost>,
+    pub(crate) half_open: HalfOpen,
+    pub(crate) last_connection: AtomicU64,
+    /// Connections of all listeners.
+    pub(crate) connections: AtomicUsize,
+    pub(crate) threads: Pool,
+    pub(crate) max_connections: usize,
+    pub(crate) memory: super::memory::MemoryWatch,
+}
+
+/// What a reload replaces as a whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) config: Arc<Config>,
+    pub(crate) auth: Arc<AuthChains>,
+}
+
+/// A listener, as its connections see it.
+#[derive(Debug)]
+pub(crate) struct ListenerState {
+    pub(crate) name: Arc<str>,
+    pub(crate) config: ListenerConfig,
+    pub(crate) acceptor: RwLock<Arc<Acceptor>>,
+    pub(crate) connections: AtomicUsize,
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum End {
+    /// DISCONNECT, with the Session Expiry Interval it may carry.
+    Disconnect {
+        session_expiry: Option<u32>,
+    },
+    /// DISCONNECT 0x04.
+    DisconnectWithWill {
+        session_expiry: Option<u32>,
+    },
+    /// The peer closed its side, or the broker closed the connection.
+    Closed,
+    /// Reading failed.
+    Net(NetError),
+    Io(std::io::Error),
+    /// Silence for longer than the Keep Alive allows.
+    KeepAlive,
+    /// A packet was begun and not finished in time.
+    PacketTimeout,
+    Malformed(DecodeError),
+    Protocol(ProtocolError),
+    /// The router is gone: the broker stops.
+    Stopping,
+}
+
+impl Services {
+    pub(crate) fn next_connection(&self) -> ConnectionId {
+        let last = self.last_connection.fetch_add(1, Ordering::Relaxed);
+        ConnectionId(NonZeroU64::MIN.saturating_add(last))
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.read().clone()
+    }
+}
+
+/// Serves one accepted socket until it ends.
+///
+/// # Blocking
+/// For the life of the connection.
+pub(crate) fn serve(
+    services: &Arc<Services>,
+    listener: &Arc<ListenerState>,
+    socket: Socket,
+    id: ConnectionId,
+    opened_at: Instant,
+) {
+    let peer = socket.peer().to_string();
+    log::info!("Connection from {peer} on listener '{}'", listener.name);
+    let slot = ConnectionSlot::take(services, listener);
+    services.metrics.sockets_opened.increment();
+    if let Some((reader, early)) = open(services, listener, socket, id, &slot, opened_at) {
+        converse(services, reader, early);
+    }
+}
+
+/// From the accepted socket to the attached session.
+fn open(
+    services: &Arc<Services>,
+    listener: &Arc<ListenerState>,
+    socket: Socket,
+    id: ConnectionId,
+    slot: &ConnectionSlot<'_>,
+    opened_at: Instant,
+) -> Option<(Box<Reader>, Vec<u8>)> {
+    let settings = services.settings();
+    let limits = &settings.config.limits;
+    let deadline = opened_at + limits.connect_timeout;
+    let half_open = services
+        .half_open
+        .enter(id, &socket, limits.max_half_open_connections);
+    let peer_text = socket.peer().to_string();
+    let acceptor = Arc::clone(&listener.acceptor.read());
+    let accepted = match accept(socket, &acceptor, deadline) {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            if matches!(error, NetError::Timeout(_)) {
+                services.metrics.handshakes_expired.increment();
+            }
+            log::info!(
+                "{peer_text} handshake on listener '{}' failed: {error}",
+                listener.name
+            );
+            return None;
+        }
+    };
+    let origin = Arc::new(OnceLock::new());
+    let options = OutboxOptions {
+        id: id.0.get(),
+        write_timeout: limits.write_timeout,
+        soft_limit_bytes: limits.max_outbox_bytes,
+    };
+    let socket = Arc::new(accepted.socket);
+    let outbox = Outbox::new(
+        Arc::clone(&socket),
+        accepted.layers,
+        options,
+        on_outbox_event(
+            services.router.clone(),
+            Arc::clone(&services.metrics),
+            Arc::clone(&origin),
+        ),
+    );
+    let reader = handshake::connect(handshake::Newcomer {
+        services,
+        listener,
+        settings: &settings,
+        id,
+        socket,
+        outbox,
+        origin: &origin,
+        early: accepted.early,
+        peer: accepted.peer,
+        certificate: accepted.certificate,
+        deadline,
+        over_limit: slot.over_limit,
+    });
+    drop(half_open);
+    reader
+}
+
+fn on_outbox_event(
+    router: Sender<Command>,
+    metrics: Arc<Metrics>,
+    origin: Arc<OnceLock<Origin>>,
+) -> Box<dyn Fn(OutboxEvent) + Send + Sync> {
+    Box::new(move |event| match (event, origin.get()) {
+        // BLOCKS: on the router's inbox; the router never waits for the thread that writes.
+        (OutboxEvent::Drained, Some(origin)) => drop(router.send(Command::Drained(*origin))),
+        (OutboxEvent::Failed(_), _) => metrics.write_timeouts.increment(),
+        (OutboxEvent::Drained, None) => {}
+    })
+}
+
+/// The read loop and what follows it.
+fn converse(services: &Services, mut reader: Box<Reader>, early: Vec<u8>) {
+    let end = reader.run(early);
+    let outbox = Arc::clone(&reader.outbox);
+    say_goodbye(&reader, &end, &outbox);
+    services.metrics.bytes_sent.add(outbox.bytes_sent());
+    let cause = match &end {
+        End::Disconnect { session_expiry } => DetachCause::Disconnect {
+            session_expiry: *session_expiry,
+        },
+        End::DisconnectWithWill { session_expiry } => DetachCause::Abnormal {
+            session_expiry: *session_expiry,
+            will_allowed: reader.may_send_will(),
+        },
+        _ => DetachCause::Abnormal {
+            session_expiry: None,
+            will_allowed: reader.may_send_will(),
+        },
+    };
+    // BLOCKS: on the router's inbox; the router never waits for a connection.
+    drop(services.router.send(Command::Detach {
+        origin: reader.origin,
+        cause,
+    }));
+    report(services, &reader, &end);
+    reader::linger(&reader.socket);
+}
+
+/// Tells the client why, where its version can say so, and closes.
+fn say_goodbye(reader: &Reader, end: &End, outbox: &Arc<Outbox>) {
+    let mut last = OutBuf::default();
+    if let Some(reason) = end.reason()
+        && reader.version().has_server_disconnect()
+    {
+        let properties = DisconnectProperties {
+            reason_string: end
+                .reason_string()
+                .filter(|_| reader.problem_information)
+                .map(ByteString::from),
+            ..DisconnectProperties::default()
+        };
+        let packet = Packet::Disconnect(Box::new(Disconnect { reason, properties }));
+        if let Err(error) = codec::encode(&packet, reader.version(), last.bytes_mut()) {
+            log::debug!("cannot encode DISCONNECT: {error}");
+        }
+    }
+    outbox.close_with(&mut last);
+}
+
+/// One line per connection that ended: who, from where, why.
+fn report(services: &Services, reader: &Reader, end: &End) {
+    let id = reader.client_id.escape_debug();
+    let peer = &reader.peer;
+    match end {
+        End::Disconnect { .. } => log::info!("{id} ({peer}) disconnected"),
+        End::DisconnectWithWill { .. } => {
+            log::info!("{id} ({peer}) disconnected, asking for its will")
+        }
+        End::Closed => log::info!("{id} ({peer}) connection closed"),
+        End::Stopping => log::debug!("{id} ({peer}) connection closed: the broker stops"),
+        End::Net(error) => log::warn!("{id} ({peer}) connection lost: {error}"),
+        End::Io(error) => log::info!("{id} ({peer}) connection lost: {error}"),
+        End::KeepAlive => {
+            services.metrics.keep_alive_timeouts.increment();
+            log::warn!("{id} ({peer}) keep alive timeout, closing connection");
+        }
+        End::PacketTimeout => {
+            services.metrics.keep_alive_timeouts.increment();
+            log::warn!("{id} ({peer}) packet not finished in time, closing connection");
+        }
+        End::Malformed(error) => {
+            if matches!(error, DecodeError::PacketTooLarge { .. }) {
+                services.metrics.packets_too_large.increment();
+            } else {
+                services.metrics.protocol_errors.increment();
+            }
+            log::warn!("{}{id} ({peer}) {error}, closing connection", rule(end));
+        }
+        End::Protocol(error) => {
+            services.metrics.protocol_errors.increment();
+            log::warn!("{}{id} ({peer}) {error}, closing connection", rule(end));
+        }
+    }
+}
+
+/// The rule of the specification that the client broke, as HBMQTT writes it before its message.
+fn rule(end: &End) -> &'static str {
+    match end {
+        End::Malformed(DecodeError::InvalidTopicName) => {
+            "[MQTT-3.3.2-2] - invalid TOPIC sent in PUBLISH message: "
+        }
+        End::Malformed(DecodeError::DupWithQos0) => {
+            "[MQTT-3.3.1-2] - DUP flag set in QoS 0 PUBLISH message: "
+        }
+        End::Malformed(DecodeError::InvalidQos) => "[MQTT-3.3.1-4] - ",
+        End::Malformed(DecodeError::InvalidFlags) => "[MQTT-2.2.2-2] - ",
+        End::Malformed(DecodeError::InvalidUtf8) => "[MQTT-1.5.3-1] - ",
+        End::Malformed(DecodeError::NulInString) => "[MQTT-1.5.3-2] - ",
+        End::Malformed(DecodeError::ZeroPacketId) => "[MQTT-2.3.1-1] - ",
+        End::Protocol(ProtocolError::SecondConnect) => {
+            "[MQTT-3.1.0-2] - CONNECT message received during messages handling: "
+        }
+        End::Protocol(ProtocolError::ConnectExpected) => {
+            "[MQTT-3.1.0-1] - first packet is not CONNECT: "
+        }
+        _ => "",
+    }
+}
+
+impl End {
+    /// What DISCONNECT says to a client that did not ask for the end itself.
+    fn reason(&self) -> Option<ReasonCode> {
+        match self {
+            Self::Disconnect { .. }
+            | Self::DisconnectWithWill { .. }
+            | Self::Closed
+            | Self::Io(_)
+            | Self::Net(_) => None,
+            Self::KeepAlive | Self::PacketTimeout => Some(ReasonCode::KeepAliveTimeout),
+            Self::Malformed(error) => Some(error.reason()),
+            Self::Protocol(error) => Some(error.reason()),
+            Self::Stopping => Some(ReasonCode::ServerShuttingDown),
+        }
+    }
+
+    fn reason_string(&self) -> Option<String> {
+        match self {
+            Self::Malformed(error) => Some(error.to_string()),
+            Self::Protocol(error) => Some(error.to_string()),
+            _ => None,
+        }
+    }
+}
+
+impl From<DecodeError> for End {
+    fn from(error: DecodeError) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+impl From<ProtocolError> for End {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+/// One connection in the counts of its listener and its broker, from accept to the end of its thread.
+struct ConnectionSlot<'a> {
+    services: &'a Services,
+    listener: &'a ListenerState,
+    /// There are more connections than allowed: CONNECT will be refused.
+    over_limit: bool,
+}
+
+impl<'a> ConnectionSlot<'a> {
+    fn take(services: &'a Services, listener: &'a ListenerState) -> Self {
+        let all = services.connections.fetch_add(1, Ordering::AcqRel);
+        let here = listener.connections.fetch_add(1, Ordering::AcqRel);
+        let over_limit = all >= services.max_connections
+            || listener
+                .config
+                .max_connections
+                .is_some_and(|limit| here >= limit);
+        let slot = Self {
+            services,
+            listener,
+            over_limit,
+        };
+        slot.log();
+        slot
+    }
+
+    fn log(&self) {
+        let (name, count) = (
+            &self.listener.name,
+            self.listener.connections.load(Ordering::Acquire),
+        );
+        match self.listener.config.max_connections {
+            None => log::info!("Listener '{name}': {count} connections acquired"),
+            Some(limit) => log::info!("Listener '{name}': {count}/{limit} connections acquired"),
+        }
+    }
+}
+
+impl Drop for ConnectionSlot<'_> {
+    fn drop(&mut self) {
+        self.services.connections.fetch_sub(1, Ordering::AcqRel);
+        self.listener.connections.fetch_sub(1, Ordering::AcqRel);
+        self.log();
+    }
+}
+
+/// The version to speak before CONNECT has told it.
+const BEFORE_CONNECT: ProtocolVersion = ProtocolVersion::V5;
+
+/// An address as the audit lines and the plugins see it.
+fn socket_address(peer: &PeerAddress) -> Option<std::net::SocketAddr> {
+    match peer {
+        PeerAddress::Ip(address) => Some(*address),
+        _ => None,
+    }
+}

@@ -1,5 +1,423 @@
-//! The router.
+//! The router: one thread owns every session, subscription, retained message and deadline.
+//!
+//! It takes a command, drains what else waits up to a limit, lets each command append bytes to the links of the
+//! sessions it touches, and hands those bytes to the outboxes once, at the end of the batch. It never waits for a
+//! socket, a disk, a plugin or a caller.
 
+mod attach;
+pub(crate) mod command;
+pub(crate) mod inspect;
+mod publish;
 mod retained;
-mod subscriptions;
+mod session;
+mod sessions;
+mod subscribe;
+pub(crate) mod subscriptions;
 mod timers;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use self::command::{Batch, Command, Inbound, Origin};
+use self::retained::Retained;
+use self::sessions::Sessions;
+use self::subscriptions::{SessionSlot, Subscriptions};
+use self::timers::Timers;
+use crate::broker::auth::{Action, AuthChains};
+use crate::broker::config::{Config, QueueFull};
+use crate::broker::metrics::Metrics;
+use crate::broker::plugin_host::PluginHost;
+use crate::broker::sys::{Clock, SysReport};
+use crate::outbox::Outbox;
+use crate::proto::packet::Packet;
+use crate::proto::packet::disconnect::{Disconnect, DisconnectProperties};
+use crate::proto::{PacketType, ReasonCode};
+
+/// Commands taken before the outboxes are flushed.
+const BATCH_COMMANDS: usize = 512;
+/// Bytes of read buffers taken before the outboxes are flushed.
+const BATCH_BYTES: usize = 512 * 1024;
+/// Outboxes that the router flushes itself; more are handed to the flush threads.
+const FEW_OUTBOXES: usize = 8;
+/// Outboxes that one flush thread gets at once.
+const FLUSH_SLICE: usize = 32;
+
+/// What the router must know of the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct RouterSettings {
+    pub(crate) max_queued_messages: usize,
+    pub(crate) max_queued_bytes: usize,
+    pub(crate) queue_qos0_messages: bool,
+    pub(crate) queue_full: QueueFull,
+    pub(crate) max_subscriptions_per_session: usize,
+    pub(crate) max_subscriptions: usize,
+    pub(crate) max_retained_messages: usize,
+    pub(crate) max_retained_bytes: usize,
+    pub(crate) max_sessions: usize,
+    pub(crate) upgrade_outgoing_qos: bool,
+    pub(crate) outbox_soft_limit: usize,
+    pub(crate) sys_interval: Duration,
+}
+
+/// What fires at a deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Timer {
+    SessionExpiry(SessionSlot),
+    WillDelay(SessionSlot),
+    Sys,
+    Sweep,
+}
+
+/// Owner of all state. See the module documentation.
+#[derive(Debug)]
+pub(crate) struct Router {
+    sessions: Sessions,
+    subscriptions: Subscriptions,
+    retained: Retained,
+    timers: Timers<Timer>,
+    flushers: Sender<Vec<Arc<Outbox>>>,
+    metrics: Arc<Metrics>,
+    plugins: Arc<PluginHost>,
+    clock: Clock,
+    peak_online: usize,
+    stopping: bool,
+}
+
+/// How often expired retained messages are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How many retained messages are looked at each time.
+const SWEEP_VISITS: usize = 10_000;
+
+impl Router {
+    pub(crate) fn new(
+        settings: RouterSettings,
+        metrics: Arc<Metrics>,
+        plugins: Arc<PluginHost>,
+        flushers: Sender<Vec<Arc<Outbox>>>,
+        now: Instant,
+    ) -> Self {
+        let mut timers = Timers::new();
+        if !settings.sys_interval.is_zero() {
+            timers.set(Timer::Sys, now);
+        }
+        timers.set(Timer::Sweep, now + SWEEP_INTERVAL);
+        Self {
+            retained: Retained::new(settings.max_retained_messages, settings.max_retained_bytes),
+            sessions: Sessions::new(Box::new(settings), Arc::clone(&metrics)),
+            subscriptions: Subscriptions::new(),
+            timers,
+            flushers,
+            metrics,
+            plugins,
+            clock: Clock::new(now),
+            peak_online: 0,
+            stopping: false,
+        }
+    }
+
+    /// Runs until a shutdown command, or until every sender is gone.
+    pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+        while !self.stopping {
+            let first = match self.next_wait() {
+                Wait::ForEver => match inbox.recv() {
+                    Ok(command) => Some(command),
+                    Err(_) => return,
+                },
+                Wait::Until(deadline) => match inbox.recv_deadline(deadline) {
+                    Ok(command) => Some(command),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
+                Wait::Not => inbox.try_recv().ok(),
+            };
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the router's loop is where its clock is read, once per batch"
+            )]
+            let now = Instant::now();
+            let mut bytes = 0;
+            let mut next = first;
+            for _ in 0..BATCH_COMMANDS {
+                let Some(command) = next.take() else { break };
+                if let Command::Batch(batch) = &command {
+                    bytes += batch.buffer.len();
+                }
+                self.handle(command, now);
+                if self.stopping || bytes > BATCH_BYTES {
+                    break;
+                }
+                next = inbox.try_recv().ok();
+            }
+            if let Some(command) = next {
+                self.handle(command, now);
+            }
+            self.end_batch(now);
+        }
+    }
+
+    fn next_wait(&self) -> Wait {
+        if !self.sessions.unfinished.is_empty() {
+            return Wait::Not;
+        }
+        self.timers
+            .next_deadline()
+            .map_or(Wait::ForEver, Wait::Until)
+    }
+
+    fn handle(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Batch(batch) => self.handle_batch(batch, now),
+            Command::Attach(attach) => self.handle_attach(*attach, now),
+            Command::Detach { origin, cause } => self.handle_detach(origin, cause, now),
+            Command::Drained(origin) => self.handle_drained(origin, now),
+            Command::Inject(injection) => self.handle_inject(&injection, now),
+            Command::Query(query) => self.handle_query(query, now),
+            Command::Reload(settings, chains) => self.handle_reload(settings, &chains, now),
+            Command::Shutdown(reason) => self.handle_shutdown(reason),
+        }
+    }
+
+    fn handle_batch(&mut self, batch: Batch, now: Instant) {
+        let Batch {
+            origin,
+            buffer,
+            inbound,
+        } = batch;
+        for packet in inbound {
+            // A packet before this one may have ended the connection.
+            if self.sessions.attached(origin).is_none() {
+                return;
+            }
+            match packet {
+                Inbound::Span(span) => self.handle_span(origin, &buffer, &span, now),
+                Inbound::Publish(publish) => self.handle_publish_packet(origin, &publish, now),
+                Inbound::Refused(refusal) => self.handle_refused(origin, &refusal, now),
+                Inbound::Subscribe(request) => self.handle_subscribe(origin.slot, &request, now),
+                Inbound::Unsubscribe(request) => self.handle_unsubscribe(origin.slot, &request),
+                Inbound::Ack(packet) => self.handle_ack(origin, &packet, now),
+            }
+        }
+    }
+
+    fn handle_ack(&mut self, origin: Origin, packet: &Packet, now: Instant) {
+        let slot = origin.slot;
+        let Some(session) = self.sessions.session_mut(slot) else {
+            return;
+        };
+        match packet {
+            Packet::Puback(ack) => {
+                // An acknowledgement of nothing is a late one, or of a flow that ended: not an error.
+                let _ = session.outgoing.on_puback(ack.packet_id, ack.reason);
+            }
+            Packet::Pubrec(ack) => {
+                use crate::proto::flow::outgoing::{AckError, Next};
+                match session.outgoing.on_pubrec(ack.packet_id, ack.reason) {
+                    Ok(Next::Completed(_)) => {}
+                    // A repeated PUBREC is answered like the first one.
+                    Ok(Next::Release) | Err(AckError::WrongState) => {
+                        self.sessions.acknowledge(
+                            slot,
+                            PacketType::Pubrel,
+                            ack.packet_id,
+                            ReasonCode::Success,
+                            None,
+                        );
+                    }
+                    Err(AckError::UnknownPacketId) => {
+                        let reason = ReasonCode::PacketIdentifierNotFound;
+                        self.sessions.acknowledge(
+                            slot,
+                            PacketType::Pubrel,
+                            ack.packet_id,
+                            reason,
+                            None,
+                        );
+                    }
+                }
+            }
+            Packet::Pubrel(ack) => {
+                let reason = if session.incoming.on_pubrel(ack.packet_id) {
+                    ReasonCode::Success
+                } else {
+                    ReasonCode::PacketIdentifierNotFound
+                };
+                self.sessions
+                    .acknowledge(slot, PacketType::Pubcomp, ack.packet_id, reason, None);
+                return;
+            }
+            Packet::Pubcomp(ack) => {
+                let _ = session.outgoing.on_pubcomp(ack.packet_id);
+            }
+            _ => return,
+        }
+        self.sessions.pump(slot, &self.retained, now);
+    }
+
+    fn handle_drained(&mut self, origin: Origin, now: Instant) {
+        if self.sessions.attached(origin).is_some() {
+            self.sessions.pump(origin.slot, &self.retained, now);
+        }
+    }
+
+    fn handle_reload(&mut self, settings: Box<RouterSettings>, chains: &AuthChains, now: Instant) {
+        self.sessions.for_each(|session| {
+            let chain = chains.listener(&session.last.listener);
+            session.receive_check = chain.restricts(Action::Receive).then(|| Arc::clone(chain));
+        });
+        self.retained
+            .set_limits(settings.max_retained_messages, settings.max_retained_bytes);
+        if settings.sys_interval.is_zero() {
+            self.timers.cancel(Timer::Sys);
+        } else if settings.sys_interval != self.sessions.settings.sys_interval {
+            self.timers.set(Timer::Sys, now);
+        }
+        self.sessions.settings = settings;
+    }
+
+    fn handle_shutdown(&mut self, reason: ReasonCode) {
+        let slots: Vec<SessionSlot> = self.sessions.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.end_link(slot, reason);
+        }
+        self.stopping = true;
+    }
+
+    /// Says goodbye to a client and lets go of its link. The session stays as it is.
+    fn end_link(&mut self, slot: SessionSlot, reason: ReasonCode) {
+        let Some(session) = self.sessions.session_mut(slot) else {
+            return;
+        };
+        let Some(mut link) = session.unlink() else {
+            return;
+        };
+        self.sessions.online -= 1;
+        if link.version.has_server_disconnect() {
+            let properties = DisconnectProperties::default();
+            link.push_packet(&Packet::Disconnect(Box::new(Disconnect {
+                reason,
+                properties,
+            })));
+            self.sessions.count_packets_sent(1);
+        }
+        link.outbox.close_with(&mut link.pending);
+    }
+
+    fn end_batch(&mut self, now: Instant) {
+        for slot in std::mem::take(&mut self.sessions.unfinished) {
+            self.sessions.pump(slot, &self.retained, now);
+        }
+        while let Some(timer) = self.timers.pop_due(now) {
+            self.handle_timer(timer, now);
+        }
+        self.sessions.publish_counts();
+        self.flush();
+    }
+
+    fn handle_timer(&mut self, timer: Timer, now: Instant) {
+        match timer {
+            Timer::SessionExpiry(slot) => {
+                self.metrics.sessions_expired.increment();
+                self.end_session(slot, now);
+            }
+            Timer::WillDelay(slot) => self.publish_will(slot, now),
+            Timer::Sys => self.publish_sys(now),
+            Timer::Sweep => {
+                let removed = self.retained.sweep_expired(now, SWEEP_VISITS);
+                self.metrics.dropped_expired.add(removed as u64);
+                self.timers.set(Timer::Sweep, now + SWEEP_INTERVAL);
+            }
+        }
+    }
+
+    fn publish_sys(&mut self, now: Instant) {
+        let report = SysReport {
+            stats: self.stats(),
+            metrics: self.metrics.snapshot(),
+            at: now,
+        };
+        for (topic, payload) in self.clock.topics(&report) {
+            self.inject_text(&topic, payload, now);
+        }
+        let interval = self.sessions.settings.sys_interval;
+        if !interval.is_zero() {
+            self.timers.set(Timer::Sys, now + interval);
+        }
+    }
+
+    /// Hands the bytes of this batch to the outboxes.
+    fn flush(&mut self) {
+        let touched = std::mem::take(&mut self.sessions.touched);
+        let few = touched.len() <= FEW_OUTBOXES;
+        let mut slice = Vec::new();
+        for slot in &touched {
+            let Some(link) = self
+                .sessions
+                .session_mut(*slot)
+                .and_then(|session| session.link.as_mut())
+            else {
+                continue;
+            };
+            link.touched = false;
+            if link.pending.is_empty() {
+                continue;
+            }
+            if few && link.outbox.is_plain() {
+                // What does not go now, goes later; `Drained` tells when a full outbox has room.
+                let _ = link.outbox.send(&mut link.pending);
+            } else {
+                let _ = link.outbox.append(&mut link.pending);
+                slice.push(Arc::clone(&link.outbox));
+            }
+            let buffer = std::mem::take(&mut link.pending);
+            self.sessions.give_back(buffer);
+            if slice.len() >= FLUSH_SLICE {
+                flush_elsewhere(&self.flushers, std::mem::take(&mut slice));
+            }
+        }
+        if !slice.is_empty() {
+            flush_elsewhere(&self.flushers, slice);
+        }
+        let mut touched = touched;
+        touched.clear();
+        if self.sessions.touched.is_empty() {
+            self.sessions.touched = touched;
+        }
+    }
+}
+
+/// Gives outboxes to the flush threads; when those are behind, writes here: it does not block either.
+fn flush_elsewhere(flushers: &Sender<Vec<Arc<Outbox>>>, slice: Vec<Arc<Outbox>>) {
+    if let Err(refused) = flushers.try_send(slice) {
+        for outbox in refused.into_inner() {
+            let _ = outbox.flush();
+        }
+    }
+}
+
+enum Wait {
+    ForEver,
+    Until(Instant),
+    Not,
+}
+
+impl RouterSettings {
+    pub(crate) fn from_config(config: &Config) -> Self {
+        let limits = &config.limits;
+        Self {
+            max_queued_messages: limits.max_queued_messages,
+            max_queued_bytes: limits.max_queued_bytes,
+            queue_qos0_messages: config.queue_qos0_messages,
+            queue_full: config.queue_full,
+            max_subscriptions_per_session: limits.max_subscriptions_per_session,
+            max_subscriptions: limits.max_subscriptions,
+            max_retained_messages: limits.max_retained_messages,
+            max_retained_bytes: limits.max_retained_bytes,
+            max_sessions: limits.max_sessions,
+            upgrade_outgoing_qos: config.upgrade_outgoing_qos,
+            outbox_soft_limit: limits.max_outbox_bytes,
+            sys_interval: config.sys_interval,
+        }
+    }
+}

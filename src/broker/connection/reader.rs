@@ -1,0 +1,780 @@
+//! The read loop of an attached connection: bytes to packets to one command per read for the router.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+
+use super::handshake::is_reserved;
+use super::{End, ListenerState, Services};
+use crate::broker::auth::{Access, Action, AuthChain};
+use crate::broker::config::Config;
+use crate::broker::plugin::{Event, SessionInfo};
+use crate::broker::router::command::{
+    Batch, Command, ConnectionId, Inbound, Origin, PublishSpan, Refusal, RequestedFilter,
+    SubscribeRequest, UnsubscribeRequest,
+};
+use crate::net::error::NetError;
+use crate::net::socket::Socket;
+use crate::net::transport::Received;
+use crate::outbox::{OutBuf, Outbox};
+use crate::proto::flow::alias::AliasesIn;
+use crate::proto::flow::keep_alive;
+use crate::proto::packet::{Packet, PublishView, Subscribe, Unsubscribe};
+use crate::proto::{
+    DecodeError, Decoder, Frame, Message, PacketType, ProtocolError, ProtocolVersion, QoS,
+    ReasonCode, ShareName, TopicFilter, TopicName, codec, topic,
+};
+
+/// What is read at once while a connection is quiet: on the stack, so that an idle connection holds no buffer.
+const QUIET_READ_BYTES: usize = 1024;
+/// What is read at once while data flows.
+const BUSY_READ_BYTES: usize = 64 * 1024;
+/// How long a client that was told goodbye may go on before it is cut off.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long a reader waits before it looks again whether there is memory.
+const MEMORY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bytes read and not yet decoded.
+#[derive(Debug, Default)]
+pub(super) struct ReadBuffer {
+    bytes: Vec<u8>,
+    /// The last read filled what it was given: there is more.
+    busy: bool,
+    received: u64,
+}
+
+/// Why reading stopped.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    TimedOut,
+    Closed,
+    Io(std::io::Error),
+    Net(NetError),
+    Malformed(DecodeError),
+    Protocol(ProtocolError),
+}
+
+impl From<DecodeError> for ReadError {
+    fn from(error: DecodeError) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+impl ReadBuffer {
+    pub(super) fn new(early: Vec<u8>) -> Self {
+        Self {
+            bytes: early,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Takes the first `count` bytes out.
+    pub(super) fn take(&mut self, count: usize) -> Bytes {
+        let rest = self.bytes.split_off(count.min(self.bytes.len()));
+        Bytes::from(std::mem::replace(&mut self.bytes, rest))
+    }
+
+    /// Puts bytes back before the others.
+    pub(super) fn put_back(&mut self, front: Bytes) {
+        let mut bytes = Vec::from(front);
+        bytes.append(&mut self.bytes);
+        self.bytes = bytes;
+    }
+
+    pub(super) fn into_rest(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Reads once, waiting until `deadline` at most.
+    ///
+    /// # Blocking
+    /// On the socket.
+    pub(super) fn read_until(
+        &mut self,
+        socket: &Socket,
+        outbox: &Arc<Outbox>,
+        deadline: Instant,
+    ) -> Result<(), ReadError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the thread of the connection reads its own clock"
+        )]
+        let left =
+            super::handshake::time_left(deadline, Instant::now()).ok_or(ReadError::TimedOut)?;
+        socket.set_read_timeout(Some(left)).map_err(ReadError::Io)?;
+        self.read(socket, outbox)
+    }
+
+    /// Reads once, under the socket's read timeout.
+    ///
+    /// # Blocking
+    /// On the socket.
+    fn read(&mut self, socket: &Socket, outbox: &Arc<Outbox>) -> Result<(), ReadError> {
+        if outbox.is_plain() {
+            self.read_plain(socket)
+        } else {
+            self.read_layered(socket, outbox)
+        }
+    }
+
+    fn read_plain(&mut self, socket: &Socket) -> Result<(), ReadError> {
+        if self.busy {
+            self.bytes.reserve(BUSY_READ_BYTES);
+            let room = self.bytes.capacity() - self.bytes.len();
+            // BLOCKS: on the socket until data, its read timeout or its end.
+            let count = checked(socket.read_into(&mut self.bytes))?;
+            self.busy = count * 4 >= room.min(BUSY_READ_BYTES);
+            self.received += count as u64;
+            return Ok(());
+        }
+        let mut quiet = [0; QUIET_READ_BYTES];
+        // BLOCKS: on the socket until data, its read timeout or its end.
+        let count = checked(socket.read(&mut quiet))?;
+        self.busy = count == QUIET_READ_BYTES;
+        self.received += count as u64;
+        if self.bytes.is_empty() {
+            self.bytes = Vec::with_capacity(count);
+        }
+        self.bytes
+            .extend_from_slice(quiet.get(..count).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Reads through TLS and WebSocket. One read of the socket may bring nothing for us.
+    fn read_layered(&mut self, socket: &Socket, outbox: &Arc<Outbox>) -> Result<(), ReadError> {
+        let mut quiet = [0; QUIET_READ_BYTES];
+        let mut large = if self.busy {
+            vec![0; BUSY_READ_BYTES / 4]
+        } else {
+            Vec::new()
+        };
+        let raw = if self.busy {
+            large.as_mut_slice()
+        } else {
+            quiet.as_mut_slice()
+        };
+        // BLOCKS: on the socket until data, its read timeout or its end.
+        let count = checked(socket.read(raw))?;
+        self.busy = count * 4 >= raw.len();
+        self.received += count as u64;
+        let mut plain = BytesMut::new();
+        let received = outbox
+            .receive(raw.get(..count).unwrap_or_default(), &mut plain)
+            .map_err(ReadError::Net)?;
+        self.bytes.extend_from_slice(&plain);
+        if received == Received::Closed && plain.is_empty() {
+            Err(ReadError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn checked(result: std::io::Result<usize>) -> Result<usize, ReadError> {
+    use std::io::ErrorKind;
+    match result {
+        Ok(0) => Err(ReadError::Closed),
+        Ok(count) => Ok(count),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Err(ReadError::TimedOut)
+        }
+        Err(error) => Err(ReadError::Io(error)),
+    }
+}
+
+/// After the goodbye: reads on until the client has closed too, so that it does not lose what it was told.
+///
+/// # Blocking
+/// Until then; the outbox ends it after some seconds.
+pub(super) fn linger(socket: &Socket) {
+    if socket.set_read_timeout(Some(LINGER)).is_ok() {
+        socket.discard_until_end();
+    }
+}
+
+/// What the handshake found out about a connection.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) services: Arc<Services>,
+    pub(super) listener: Arc<ListenerState>,
+    pub(super) config: Arc<Config>,
+    pub(super) chain: Arc<AuthChain>,
+    pub(super) socket: Arc<Socket>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) connection: ConnectionId,
+    pub(super) version: ProtocolVersion,
+    pub(super) client_id: ByteString,
+    pub(super) user_name: Option<ByteString>,
+    pub(super) peer: String,
+    pub(super) will_topic: Option<ByteString>,
+    pub(super) keep_alive: u16,
+    pub(super) problem_information: bool,
+    pub(super) topic_alias_maximum: u16,
+    pub(super) max_qos: QoS,
+    pub(super) connect_expiry: u32,
+    pub(super) client: Arc<SessionInfo>,
+}
+
+/// The reading side of one attached connection.
+#[derive(Debug)]
+pub(super) struct Reader {
+    services: Arc<Services>,
+    listener: Arc<ListenerState>,
+    config: Arc<Config>,
+    chain: Arc<AuthChain>,
+    generation: u64,
+    checks_publish: bool,
+    pub(super) socket: Arc<Socket>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) origin: Origin,
+    decoder: Decoder,
+    pub(super) client_id: ByteString,
+    user_name: Option<ByteString>,
+    pub(super) peer: String,
+    will_topic: Option<ByteString>,
+    pub(super) problem_information: bool,
+    mount_point: Option<ByteString>,
+    max_qos: QoS,
+    connect_expiry: u32,
+    aliases: AliasesIn,
+    /// How long the client may be silent between packets.
+    idle_limit: Option<Duration>,
+    /// How long one packet may take from its first byte to its last.
+    packet_limit: Duration,
+    timeout: Option<Duration>,
+    buffer: ReadBuffer,
+    packet_began_at: Option<Instant>,
+    inbound: Vec<Inbound>,
+    counts: Counts,
+    /// Who is connected, for plugins.
+    client: Arc<SessionInfo>,
+}
+
+/// What one batch adds to the metrics.
+#[derive(Debug, Default)]
+struct Counts {
+    packets: u64,
+    publishes: u64,
+    publish_bytes: u64,
+}
+
+impl Reader {
+    pub(super) fn new(settled: Settled) -> Box<Self> {
+        let limits = &settled.config.limits;
+        let mut decoder = Decoder::new(settled.version);
+        let clamp = |size: usize| {
+            u32::try_from(size)
+                .unwrap_or(u32::MAX)
+                .min(codec::MAX_PACKET_BYTES)
+        };
+        decoder.max_packet_bytes = clamp(limits.max_packet_size);
+        decoder.max_property_bytes = clamp(limits.max_properties_size);
+        decoder.max_properties = clamp(limits.max_properties);
+        let keep_alive = Duration::from_secs(settled.keep_alive.into());
+        Box::new(Self {
+            generation: settled.services.generation.load(Ordering::Relaxed),
+            checks_publish: settled.chain.restricts(Action::Publish),
+            mount_point: settled
+                .listener
+                .config
+                .mount_point
+                .as_deref()
+                .map(ByteString::from),
+            idle_limit: keep_alive::server_deadline(
+                settled.keep_alive,
+                settled.config.timeout_disconnect_delay,
+            ),
+            packet_limit: limits.packet_timeout.max(keep_alive.mul_f64(1.5)),
+            aliases: AliasesIn::new(settled.topic_alias_maximum),
+            origin: Origin {
+                slot: u32::MAX,
+                connection: settled.connection,
+            },
+            decoder,
+            timeout: None,
+            buffer: ReadBuffer::default(),
+            packet_began_at: None,
+            inbound: Vec::new(),
+            counts: Counts::default(),
+            client: settled.client,
+            services: settled.services,
+            listener: settled.listener,
+            config: settled.config,
+            chain: settled.chain,
+            socket: settled.socket,
+            outbox: settled.outbox,
+            client_id: settled.client_id,
+            user_name: settled.user_name,
+            peer: settled.peer,
+            will_topic: settled.will_topic,
+            problem_information: settled.problem_information,
+            max_qos: settled.max_qos,
+            connect_expiry: settled.connect_expiry,
+        })
+    }
+
+    pub(super) fn attached(mut self: Box<Self>, origin: Origin) -> Box<Self> {
+        self.origin = origin;
+        self
+    }
+
+    pub(super) fn version(&self) -> ProtocolVersion {
+        self.decoder.version
+    }
+
+    /// May the client still publish its will?
+    pub(super) fn may_send_will(&mut self) -> bool {
+        self.refresh();
+        let Some(topic) = &self.will_topic else {
+            return true;
+        };
+        let allowed = self.chain.authorize(&self.access(Action::Publish, topic));
+        if !allowed {
+            self.services.metrics.access_denied.increment();
+            log::warn!(
+                "{} may no longer publish its will to '{}'",
+                self.client_id.escape_debug(),
+                topic.escape_debug()
+            );
+        }
+        allowed
+    }
+
+    /// Reads and hands on until the connection ends.
+    ///
+    /// # Blocking
+    /// On the socket, and on the router's inbox.
+    pub(super) fn run(&mut self, early: Vec<u8>) -> End {
+        self.buffer = ReadBuffer::new(early);
+        // The timeout of the handshake still stands on the socket.
+        let mut end = self.set_timeout(None, true).and_then(|()| self.process());
+        while end.is_ok() {
+            end = self.wait_for_bytes().and_then(|()| self.process());
+        }
+        self.services
+            .metrics
+            .bytes_received
+            .add(self.buffer.received);
+        end.err().unwrap_or(End::Closed)
+    }
+
+    fn wait_for_bytes(&mut self) -> Result<(), End> {
+        while self.services.memory.is_critical() {
+            crate::thread::rest(MEMORY_PAUSE);
+        }
+        if self.buffer.bytes.is_empty() {
+            self.packet_began_at = None;
+            self.set_timeout(self.idle_limit, false)?;
+        } else {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the thread of the connection reads its own clock"
+            )]
+            let now = Instant::now();
+            let began_at = *self.packet_began_at.get_or_insert(now);
+            let left = super::handshake::time_left(began_at + self.packet_limit, now)
+                .ok_or(End::PacketTimeout)?;
+            self.set_timeout(Some(left), true)?;
+        }
+        let partial = self.packet_began_at.is_some();
+        self.buffer
+            .read(&self.socket, &self.outbox)
+            .map_err(|error| match error {
+                ReadError::TimedOut if partial => End::PacketTimeout,
+                ReadError::TimedOut => End::KeepAlive,
+                ReadError::Closed => End::Closed,
+                ReadError::Io(error) => End::Io(error),
+                ReadError::Net(error) => End::Net(error),
+                ReadError::Malformed(error) => End::Malformed(error),
+                ReadError::Protocol(error) => End::Protocol(error),
+            })
+    }
+
+    fn set_timeout(&mut self, timeout: Option<Duration>, force: bool) -> Result<(), End> {
+        if force || timeout != self.timeout {
+            self.socket.set_read_timeout(timeout).map_err(End::Io)?;
+            self.timeout = timeout;
+        }
+        Ok(())
+    }
+
+    /// Decodes every whole packet in the buffer and hands them to the router as one command.
+    fn process(&mut self) -> Result<(), End> {
+        if self.decoder.frame(&self.buffer.bytes)?.is_none() {
+            return Ok(());
+        }
+        self.refresh();
+        let data = Bytes::from(std::mem::take(&mut self.buffer.bytes));
+        let mut at = 0;
+        let result = loop {
+            let rest = data.get(at..).unwrap_or_default();
+            let frame = match self.decoder.frame(rest) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(End::Malformed(error)),
+            };
+            let end = at + frame.total_bytes as usize;
+            self.counts.packets += 1;
+            if let Err(error) = self.on_packet(&data, at, end, frame) {
+                break Err(error);
+            }
+            at = end;
+        };
+        self.packet_began_at = None;
+        if let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
+            self.buffer.bytes = rest.to_vec();
+        }
+        // What came before a bad packet counts.
+        self.hand_on(data)?;
+        result
+    }
+
+    /// Sends the batch to the router.
+    fn hand_on(&mut self, data: Bytes) -> Result<(), End> {
+        let metrics = &self.services.metrics;
+        let counts = std::mem::take(&mut self.counts);
+        metrics.messages_received.add(counts.packets);
+        if counts.publishes > 0 {
+            metrics.publish_received.add(counts.publishes);
+            metrics.publish_bytes_received.add(counts.publish_bytes);
+        }
+        metrics
+            .bytes_received
+            .add(std::mem::take(&mut self.buffer.received));
+        if self.inbound.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch {
+            origin: self.origin,
+            buffer: data,
+            inbound: std::mem::take(&mut self.inbound),
+        };
+        // BLOCKS: on the router's inbox: a full one stops the reading, and so the client.
+        self.services
+            .router
+            .send(Command::Batch(batch))
+            .map_err(|_| End::Stopping)
+    }
+
+    fn on_packet(&mut self, data: &Bytes, at: usize, end: usize, frame: Frame) -> Result<(), End> {
+        if self.services.plugins.wants_packets() {
+            self.show_packet(data, at, end, frame);
+        }
+        match frame.packet_type {
+            PacketType::Publish => return self.on_publish(data, at, end, frame),
+            PacketType::Pingreq => {
+                self.decoder.decode(frame, &data.slice(at..end))?;
+                self.answer_ping();
+                return Ok(());
+            }
+            _ => {}
+        }
+        match self.decoder.decode(frame, &data.slice(at..end))? {
+            packet @ (Packet::Puback(_)
+            | Packet::Pubrec(_)
+            | Packet::Pubrel(_)
+            | Packet::Pubcomp(_)) => {
+                self.inbound.push(Inbound::Ack(packet));
+                Ok(())
+            }
+            Packet::Subscribe(subscribe) => {
+                let request = self.check_subscribe(&subscribe)?;
+                self.inbound.push(Inbound::Subscribe(Box::new(request)));
+                Ok(())
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                let request = self.check_unsubscribe(&unsubscribe)?;
+                self.inbound.push(Inbound::Unsubscribe(Box::new(request)));
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => {
+                let session_expiry = disconnect.properties.session_expiry_interval;
+                // [MQTT-3.14.2-2]
+                if self.connect_expiry == 0 && session_expiry.is_some_and(|seconds| seconds > 0) {
+                    return Err(ProtocolError::SessionExpiryFromZero.into());
+                }
+                let cap = u32::try_from(self.config.persistence.session_expiry.as_secs())
+                    .unwrap_or(u32::MAX);
+                let session_expiry = session_expiry.map(|seconds| seconds.min(cap));
+                Err(if disconnect.reason == ReasonCode::Success {
+                    End::Disconnect { session_expiry }
+                } else {
+                    End::DisconnectWithWill { session_expiry }
+                })
+            }
+            Packet::Connect(_) => Err(ProtocolError::SecondConnect.into()),
+            Packet::Auth(_) => Err(ProtocolError::UnexpectedAuth.into()),
+            _ => Err(ProtocolError::WrongDirection.into()),
+        }
+    }
+
+    fn answer_ping(&self) {
+        let mut out = OutBuf::default();
+        out.bytes_mut().extend_from_slice(&[0xD0, 0]);
+        let _ = self.outbox.send(&mut out);
+        self.services.metrics.messages_sent.increment();
+    }
+
+    /// Checks a PUBLISH and adds it to the batch.
+    ///
+    /// Source: MQTT 5.0 §3.3.4; MQTT 3.1.1 §3.3.5.
+    fn on_publish(&mut self, data: &Bytes, at: usize, end: usize, frame: Frame) -> Result<(), End> {
+        let packet = data.get(at..end).unwrap_or_default();
+        let view = PublishView::decode(&self.decoder, frame, packet)?;
+        self.counts.publishes += 1;
+        self.counts.publish_bytes += view.payload.len() as u64;
+        // [MQTT-3.2.2-11], [MQTT-3.2.2-14]
+        if view.qos > self.max_qos {
+            return Err(ProtocolError::NotAvailable(ReasonCode::QosNotSupported).into());
+        }
+        if view.retain && !self.config.retain_available {
+            return Err(ProtocolError::NotAvailable(ReasonCode::RetainNotSupported).into());
+        }
+        let mut alias = None;
+        if let Some(properties) = &view.properties {
+            // [MQTT-3.3.4-6]
+            if !properties.subscription_identifiers.is_empty() {
+                return Err(ProtocolError::SubscriptionIdentifierFromClient.into());
+            }
+            alias = properties.topic_alias;
+        }
+        let resolved = self.aliases.resolve(alias, view.topic)?.cloned();
+        let topic = resolved.as_ref().map_or(view.topic, |topic| topic.as_str());
+        if let Some(refusal) = self.refusal(&view, topic)? {
+            if view.packet_id.is_some() {
+                self.inbound.push(Inbound::Refused(Box::new(refusal)));
+            }
+            return Ok(());
+        }
+        if self.services.plugins.wants_messages() {
+            self.show_message(&view, topic, data);
+        }
+        if resolved.is_some() || self.mount_point.is_some() {
+            let topic = match &self.mount_point {
+                Some(prefix) => ByteString::from(format!("{prefix}{topic}")),
+                None => ByteString::from(topic),
+            };
+            let mut publish = view.to_publish(&data.slice(at..end));
+            publish.topic = topic;
+            self.inbound.push(Inbound::Publish(Box::new(publish)));
+            return Ok(());
+        }
+        let offset = |address: usize| span_offset(address - data.as_ptr().addr());
+        self.inbound.push(Inbound::Span(PublishSpan {
+            frame_start: span_offset(at),
+            topic_start: offset(view.topic.as_ptr().addr()),
+            payload_start: span_offset(end - view.payload.len()),
+            end: span_offset(end),
+            topic_bytes: u16::try_from(view.topic.len()).unwrap_or(u16::MAX),
+            packet_id: view.packet_id,
+            qos: view.qos,
+            retain: view.retain,
+            properties: view.properties,
+        }));
+        Ok(())
+    }
+
+    /// Why a PUBLISH is not routed, if so.
+    fn refusal(&self, view: &PublishView<'_>, topic: &str) -> Result<Option<Refusal>, End> {
+        let limits = &self.config.limits;
+        let refuse = |reason, text| {
+            Ok(Some(Refusal {
+                qos: view.qos,
+                packet_id: view.packet_id,
+                reason,
+                text,
+            }))
+        };
+        if topic.len() > limits.max_topic_levels
+            && topic::levels(topic).count() > limits.max_topic_levels
+            || topic.len() > limits.max_topic_length
+        {
+            if view.packet_id.is_some() && self.version().has_reason_codes() {
+                return refuse(
+                    ReasonCode::TopicNameInvalid,
+                    "the topic has too many levels or is too long",
+                );
+            }
+            return Err(ProtocolError::NotAvailable(ReasonCode::TopicNameInvalid).into());
+        }
+        if view.payload.len() > limits.max_payload_size {
+            self.services.metrics.packets_too_large.increment();
+            return refuse(ReasonCode::PacketTooLarge, "the payload is too large");
+        }
+        let denied = is_reserved(topic)
+            || (self.checks_publish && !self.chain.authorize(&self.access(Action::Publish, topic)));
+        if denied {
+            self.services.metrics.access_denied.increment();
+            log::debug!(
+                "{} may not publish to '{}'",
+                self.client_id.escape_debug(),
+                topic.escape_debug()
+            );
+            return refuse(
+                ReasonCode::NotAuthorized,
+                "the client may not publish to this topic",
+            );
+        }
+        Ok(None)
+    }
+
+    /// Parses and authorises the filters of a SUBSCRIBE.
+    fn check_subscribe(&self, subscribe: &Subscribe) -> Result<SubscribeRequest, End> {
+        let mut filters = Vec::with_capacity(subscribe.filters.len());
+        let mut reason_string = None;
+        for (text, options) in &subscribe.filters {
+            let Some((share, filter)) = self.parse_filter(text)? else {
+                reason_string = Some("the topic filter has too many levels or is too long");
+                filters.push(Err(ReasonCode::TopicFilterInvalid));
+                continue;
+            };
+            // [MQTT-3.8.3-4]
+            if share.is_some() && options.no_local {
+                return Err(ProtocolError::NotAvailable(ReasonCode::ProtocolError).into());
+            }
+            // The rules speak of topics as the client knows them.
+            if !self.chain.authorize(&self.access(
+                Action::Subscribe,
+                unmounted(&filter, self.mount_point.as_deref()),
+            )) {
+                self.services.metrics.access_denied.increment();
+                log::info!(
+                    "{} may not subscribe to '{}'",
+                    self.client_id.escape_debug(),
+                    text.escape_debug()
+                );
+                reason_string = Some("the client may not subscribe to this filter");
+                filters.push(Err(ReasonCode::NotAuthorized));
+                continue;
+            }
+            filters.push(Ok(RequestedFilter {
+                text: text.clone(),
+                share,
+                filter,
+                options: *options,
+            }));
+        }
+        Ok(SubscribeRequest {
+            packet_id: subscribe.packet_id,
+            id: subscribe.subscription_identifier,
+            filters,
+            reason_string,
+        })
+    }
+
+    fn check_unsubscribe(&self, unsubscribe: &Unsubscribe) -> Result<UnsubscribeRequest, End> {
+        let mut filters = Vec::with_capacity(unsubscribe.filters.len());
+        for text in &unsubscribe.filters {
+            filters.push(match self.parse_filter(text)? {
+                Some((share, filter)) => Ok(RequestedFilter {
+                    text: text.clone(),
+                    share,
+                    filter,
+                    options: Default::default(),
+                }),
+                None => Err(ReasonCode::TopicFilterInvalid),
+            });
+        }
+        Ok(UnsubscribeRequest {
+            packet_id: unsubscribe.packet_id,
+            filters,
+        })
+    }
+
+    /// `None`: the filter is beyond a limit. An invalid one ends the connection. [MQTT-4.7.1-1], [MQTT-4.7.3-1]
+    fn parse_filter(
+        &self,
+        text: &ByteString,
+    ) -> Result<Option<(Option<ShareName>, TopicFilter)>, End> {
+        let limits = &self.config.limits;
+        let (share, filter) = topic::parse_subscription(text).map_err(|error| {
+            log::warn!(
+                "[MQTT-4.7.3-1] - {} invalid filter '{}' in SUBSCRIBE or UNSUBSCRIBE: {error}",
+                self.client_id.escape_debug(),
+                text.escape_debug()
+            );
+            End::Protocol(ProtocolError::NotAvailable(ReasonCode::TopicFilterInvalid))
+        })?;
+        if filter.as_str().len() > limits.max_topic_length
+            || filter.levels().count() > limits.max_topic_levels
+        {
+            return Ok(None);
+        }
+        let filter = match &self.mount_point {
+            None => filter,
+            Some(prefix) => match TopicFilter::parse(format!("{prefix}{filter}")) {
+                Ok(filter) => filter,
+                Err(_) => return Ok(None),
+            },
+        };
+        Ok(Some((share, filter)))
+    }
+
+    fn access<'a>(&'a self, action: Action, topic: &'a str) -> Access<'a> {
+        Access {
+            client_id: &self.client_id,
+            user: self.user_name.as_deref(),
+            action,
+            topic,
+        }
+    }
+
+    /// Takes new settings over after a reload.
+    fn refresh(&mut self) {
+        let generation = self.services.generation.load(Ordering::Acquire);
+        if generation == self.generation {
+            return;
+        }
+        self.generation = generation;
+        let settings = self.services.settings();
+        self.chain = Arc::clone(settings.auth.listener(&self.listener.name));
+        self.checks_publish = self.chain.restricts(Action::Publish);
+        self.config = settings.config;
+    }
+
+    fn show_message(&self, view: &PublishView<'_>, topic: &str, data: &Bytes) {
+        let Ok(name) = TopicName::parse(topic) else {
+            return;
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the thread of the connection reads its own clock"
+        )]
+        let message = Message::from_publish(view, data, name, Instant::now());
+        let client_id = self.client_id.clone();
+        self.services.plugins.fire(Event::MessageReceived {
+            client_id,
+            message: Arc::new(message),
+        });
+    }
+
+    fn show_packet(&mut self, data: &Bytes, at: usize, end: usize, frame: Frame) {
+        let Ok(packet) = self.decoder.decode(frame, &data.slice(at..end)) else {
+            return;
+        };
+        let client = Arc::clone(&self.client);
+        self.services.plugins.fire(Event::PacketReceived {
+            packet: Box::new(packet),
+            client,
+        });
+    }
+}
+
+fn unmounted<'a>(filter: &'a TopicFilter, mount_point: Option<&str>) -> &'a str {
+    let text = filter.as_str();
+    mount_point
+        .and_then(|prefix| text.strip_prefix(prefix))
+        .unwrap_or(text)
+}
+
+/// A position in a read buffer. A packet is at most 256 MiB, and a buffer little more.
+fn span_offset(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,400 @@
+//! PUBLISH: the flow with its publisher, the retained message, the receivers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Router;
+use super::command::{Injection, Origin, PublishSpan, Refusal};
+use super::session::Payload;
+use super::sessions::{Delivered, Frame, Publication};
+use super::subscriptions::{Group, Receiver, SessionSlot};
+use crate::broker::config::QueueFull;
+use crate::proto::flow::incoming::Verdict;
+use crate::proto::packet::Publish;
+use crate::proto::packet::publish::PublishProperties;
+use crate::proto::{PacketId, PacketType, QoS, ReasonCode};
+
+/// What routing one message came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Routed {
+    /// Sessions and groups whose filters match.
+    matched: usize,
+    /// Sessions that had no place for it.
+    dropped: usize,
+    /// It could not be kept as the retained message.
+    not_retained: bool,
+}
+
+impl Router {
+    pub(super) fn handle_span(
+        &mut self,
+        origin: Origin,
+        buffer: &Bytes,
+        span: &PublishSpan,
+        now: Instant,
+    ) {
+        let (start, topic_start, payload_start, end) = (
+            span.frame_start as usize,
+            span.topic_start as usize,
+            span.payload_start as usize,
+            span.end as usize,
+        );
+        let topic = buffer.get(topic_start..topic_start + usize::from(span.topic_bytes));
+        let (Some(Ok(topic)), Some(payload), Some(frame)) = (
+            topic.map(std::str::from_utf8),
+            buffer.get(payload_start..end),
+            buffer.get(start..end),
+        ) else {
+            return;
+        };
+        let mut publication = Publication::new(
+            topic,
+            Payload {
+                bytes: payload,
+                shared: buffer,
+            },
+            span.qos,
+            span.retain,
+        );
+        if span.qos == QoS::AtMostOnce && !span.retain && span.properties.is_none() {
+            let has_properties = self
+                .sessions
+                .session(origin.slot)
+                .and_then(|session| session.link.as_ref())
+                .is_some_and(|link| link.version.has_properties());
+            publication.frame = Some(Frame {
+                bytes: frame,
+                has_properties,
+            });
+        }
+        set_properties(&mut publication, span.properties.as_deref(), now);
+        self.receive(origin, &mut publication, span.packet_id, now);
+    }
+
+    pub(super) fn handle_publish_packet(
+        &mut self,
+        origin: Origin,
+        publish: &Publish,
+        now: Instant,
+    ) {
+        let payload = Payload {
+            bytes: &publish.payload,
+            shared: &publish.payload,
+        };
+        let mut publication =
+            Publication::new(&publish.topic, payload, publish.qos, publish.retain);
+        set_properties(&mut publication, publish.properties.as_deref(), now);
+        self.receive(origin, &mut publication, publish.packet_id, now);
+    }
+
+    /// Takes a PUBLISH through the receiver's side of its flow and, if it is new, to its receivers.
+    ///
+    /// Source: MQTT 5.0 §4.3, [MQTT-3.3.4-9].
+    fn receive(
+        &mut self,
+        origin: Origin,
+        publication: &mut Publication<'_>,
+        packet_id: Option<PacketId>,
+        now: Instant,
+    ) {
+        let Some(packet_id) = packet_id else {
+            self.route(publication, Some(origin.slot), now);
+            return;
+        };
+        let Some(session) = self.sessions.session_mut(origin.slot) else {
+            return;
+        };
+        let has_reasons = session
+            .link
+            .as_ref()
+            .is_some_and(|link| link.version.has_reason_codes());
+        let exactly_once = publication.qos == QoS::ExactlyOnce;
+        match session.incoming.on_publish(packet_id, publication.qos) {
+            Err(error) => {
+                log::warn!(
+                    "{} closing connection: {error}",
+                    session.client_id.escape_debug()
+                );
+                self.metrics.protocol_errors.increment();
+                self.expel(origin.slot, error.reason(), now);
+                return;
+            }
+            // [MQTT-4.3.3-10]
+            Ok(Verdict::Duplicate) => {
+                self.sessions.acknowledge(
+                    origin.slot,
+                    PacketType::Pubrec,
+                    packet_id,
+                    ReasonCode::Success,
+                    None,
+                );
+                return;
+            }
+            // [MQTT-2.2.1-3]
+            Ok(Verdict::IdInUse) => {
+                if has_reasons {
+                    let reason = ReasonCode::PacketIdentifierInUse;
+                    let text = Some("a QoS 2 message holds this packet identifier");
+                    self.sessions.acknowledge(
+                        origin.slot,
+                        PacketType::Puback,
+                        packet_id,
+                        reason,
+                        text,
+                    );
+                } else {
+                    self.expel(origin.slot, ReasonCode::PacketIdentifierInUse, now);
+                }
+                return;
+            }
+            Ok(Verdict::Deliver) => {}
+        }
+        let routed = self.route(publication, Some(origin.slot), now);
+        let (reason, text) = if !has_reasons {
+            (ReasonCode::Success, None)
+        } else if routed.not_retained {
+            (
+                ReasonCode::QuotaExceeded,
+                Some("the broker keeps no more retained messages"),
+            )
+        } else if routed.dropped > 0 && self.sessions.settings.queue_full == QueueFull::Reject {
+            (
+                ReasonCode::QuotaExceeded,
+                Some("the queue of a subscriber is full"),
+            )
+        } else if routed.matched == 0 {
+            (ReasonCode::NoMatchingSubscribers, None)
+        } else {
+            (ReasonCode::Success, None)
+        };
+        let kind = if exactly_once {
+            PacketType::Pubrec
+        } else {
+            PacketType::Puback
+        };
+        if (!exactly_once || reason.is_error())
+            && let Some(session) = self.sessions.session_mut(origin.slot)
+        {
+            session.incoming.on_acknowledged(packet_id);
+        }
+        self.sessions
+            .acknowledge(origin.slot, kind, packet_id, reason, text);
+    }
+
+    /// Answers a PUBLISH that is not routed. Before 5.0 there is no way to say so: it is acknowledged like any other.
+    ///
+    /// Source: MQTT 5.0 §3.4.2.1; [MQTT311-3.3.5-2].
+    pub(super) fn handle_refused(&mut self, origin: Origin, refusal: &Refusal, now: Instant) {
+        let Some(packet_id) = refusal.packet_id else {
+            return;
+        };
+        let Some(session) = self.sessions.session_mut(origin.slot) else {
+            return;
+        };
+        let has_reasons = session
+            .link
+            .as_ref()
+            .is_some_and(|link| link.version.has_reason_codes());
+        if let Err(error) = session.incoming.on_publish(packet_id, refusal.qos) {
+            self.metrics.protocol_errors.increment();
+            self.expel(origin.slot, error.reason(), now);
+            return;
+        }
+        let exactly_once = refusal.qos == QoS::ExactlyOnce;
+        if !exactly_once || has_reasons {
+            session.incoming.on_acknowledged(packet_id);
+        }
+        let kind = if exactly_once {
+            PacketType::Pubrec
+        } else {
+            PacketType::Puback
+        };
+        self.sessions.acknowledge(
+            origin.slot,
+            kind,
+            packet_id,
+            refusal.reason,
+            Some(refusal.text),
+        );
+    }
+
+    pub(super) fn handle_inject(&mut self, injection: &Injection, now: Instant) {
+        let payload = Payload {
+            bytes: &injection.payload,
+            shared: &injection.payload,
+        };
+        let mut publication = Publication::new(
+            injection.topic.as_str(),
+            payload,
+            injection.qos,
+            injection.retain,
+        );
+        if injection.silent {
+            self.keep(&mut publication);
+        } else {
+            self.route(&mut publication, None, now);
+        }
+    }
+
+    /// Publishes a retained text of the broker itself.
+    pub(super) fn inject_text(&mut self, topic: &str, text: String, now: Instant) {
+        let bytes = Bytes::from(text);
+        let payload = Payload {
+            bytes: &bytes,
+            shared: &bytes,
+        };
+        let mut publication = Publication::new(topic, payload, QoS::AtMostOnce, true);
+        self.route(&mut publication, None, now);
+    }
+
+    /// Sends a message to everyone whose subscription matches, and keeps it if it is to be retained.
+    ///
+    /// Source: MQTT 5.0 §3.3.1.3, §3.3.4.
+    pub(super) fn route(
+        &mut self,
+        publication: &mut Publication<'_>,
+        from: Option<SessionSlot>,
+        now: Instant,
+    ) -> Routed {
+        let mut routed = Routed::default();
+        if publication.retain && !self.keep(publication) {
+            routed.not_retained = true;
+            if publication.qos != QoS::AtMostOnce && self.publisher_hears_reasons(from) {
+                return routed;
+            }
+        }
+        let Self {
+            subscriptions,
+            sessions,
+            ..
+        } = self;
+        let receivers = subscriptions.receivers(publication.topic);
+        for receiver in &receivers.direct {
+            let receiver = if from == Some(receiver.slot) {
+                if receiver.no_local {
+                    continue;
+                }
+                receiver.without_local.as_deref().unwrap_or(receiver)
+            } else {
+                receiver
+            };
+            routed.matched += 1;
+            if sessions.deliver(receiver, publication, now) == Delivered::Dropped {
+                routed.dropped += 1;
+            }
+        }
+        if receivers.groups.is_empty() {
+            return routed;
+        }
+        for id in receivers.groups.clone() {
+            let Some(group) = subscriptions.group_mut(id) else {
+                continue;
+            };
+            let Some(receiver) = choose_member(
+                group,
+                |slot, qos| sessions.readiness(slot, qos),
+                publication.qos,
+            ) else {
+                continue;
+            };
+            routed.matched += 1;
+            if sessions.deliver(&receiver, publication, now) == Delivered::Dropped {
+                routed.dropped += 1;
+            }
+        }
+        routed
+    }
+
+    fn publisher_hears_reasons(&self, from: Option<SessionSlot>) -> bool {
+        from.and_then(|slot| self.sessions.session(slot))
+            .and_then(|session| session.link.as_ref())
+            .is_some_and(|link| link.version.has_reason_codes())
+    }
+
+    /// Replaces or removes the retained message of a topic. `false`: there is no room.
+    ///
+    /// Source: MQTT 5.0 §3.3.1.3 [MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7].
+    fn keep(&mut self, publication: &mut Publication<'_>) -> bool {
+        if publication.payload.bytes.is_empty() {
+            self.retained.clear(publication.topic);
+            return true;
+        }
+        let Some(message) = publication.message() else {
+            return false;
+        };
+        match self.retained.set(Arc::clone(&message)) {
+            Ok(_) => true,
+            Err(full) => {
+                if self.metrics.retained_refused.value() == 0 {
+                    log::warn!(
+                        "'{}' is not retained: {full}",
+                        message.topic.as_str().escape_debug()
+                    );
+                }
+                self.metrics.retained_refused.increment();
+                false
+            }
+        }
+    }
+}
+
+/// Picks the member of a shared subscription that gets the next message: the next one in turn that can take it now,
+/// else the next one that is online, else the next one that can queue it.
+///
+/// Source: MQTT 5.0 §4.8.2.
+fn choose_member(
+    group: &mut Group,
+    readiness: impl Fn(SessionSlot, QoS) -> Readiness,
+    qos: QoS,
+) -> Option<Receiver> {
+    let count = group.members.len();
+    let mut best: Option<(Readiness, usize)> = None;
+    for step in 0..count {
+        let at = (group.next + step) % count;
+        let member = group.members.get(at)?;
+        let ready = readiness(member.slot, member.options.qos.min(qos));
+        if best.is_none_or(|(found, _)| ready > found) {
+            best = Some((ready, at));
+            if ready == Readiness::Now {
+                break;
+            }
+        }
+    }
+    let (_, at) = best.filter(|(ready, _)| *ready != Readiness::Never)?;
+    group.next = (at + 1) % count;
+    let member = group.members.get(at)?;
+    Some(Receiver {
+        slot: member.slot,
+        qos: member.options.qos,
+        retain_as_published: member.options.retain_as_published,
+        ids: member.id.map(|id| Arc::from([id])),
+        no_local: false,
+        without_local: None,
+    })
+}
+
+/// How soon a session can take a message; later is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Readiness {
+    /// It would be dropped.
+    Never,
+    /// The session is away and queues it.
+    Offline,
+    /// It waits for the window or the socket.
+    Busy,
+    /// At once.
+    Now,
+}
+
+pub(super) fn set_properties<'a>(
+    publication: &mut Publication<'a>,
+    properties: Option<&'a PublishProperties>,
+    now: Instant,
+) {
+    publication.properties = properties;
+    publication.expires_at = properties
+        .and_then(|properties| properties.message_expiry_interval)
+        .and_then(|seconds| now.checked_add(Duration::from_secs(seconds.into())));
+}
