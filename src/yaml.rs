@@ -17,4 +17,4 @@ mod section;
 
 pub use error::{ConfigError, Problem};
 pub use node::{Document, Entry, Node, NodeId, Value, on_or_off};
-pub(crate) use section::{Field, Findings, Section};
+pub(crate) use section::{Field, Findings, Section, nearest};

@@ -1,5 +1,9 @@
 //! Plugins: what they may see and do.
 
+mod built_in;
+mod host;
+
+use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +15,9 @@ use super::auth::{Authenticate, Authorize};
 use super::config::Config;
 use crate::proto::packet::{Packet, QoS, SubscriptionOptions};
 use crate::proto::{Message, ProtocolVersion};
+use crate::yaml::Node;
+
+pub(crate) use host::PluginHost;
 
 /// Something that watches the broker and acts on it.
 ///
@@ -18,8 +25,17 @@ use crate::proto::{Message, ProtocolVersion};
 /// and, once `limits.max-plugin-events` events wait, loses events (they are counted), but never the broker. A panic is
 /// caught and logged, and the plugin is called again for the next event.
 pub trait Plugin: Send {
-    /// A name for log lines.
+    /// Its name: in log lines, and where the settings list it.
     fn name(&self) -> &str;
+
+    /// Takes the options that the settings give below its name; [`Node::NULL`] if there are none. Called once each time
+    /// the broker starts, before everything else.
+    ///
+    /// # Errors
+    /// What is wrong with them; the broker does not start then, and says so.
+    fn configure(&mut self, _options: &Node) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
 
     /// Which of the frequent events it wants. Asked once, when the broker starts.
     fn interests(&self) -> Interests {
@@ -336,4 +352,4 @@ impl fmt::Display for ContextError {
     }
 }
 
-impl std::error::Error for ContextError {}
+impl Error for ContextError {}
