@@ -267,8 +267,18 @@ struct State {
 
 struct Layered {
     layers: Layers,
-    /// Appended and not yet through the layers.
+    /// Appended, and through the layers up to `plain_at`.
     plain: OutBuf,
+    plain_at: Cursor,
+}
+
+impl State {
+    /// Whether everything that was appended is through the layers.
+    fn is_encoded(&self) -> bool {
+        self.layered
+            .as_ref()
+            .is_none_or(|layered| layered.plain.is_empty())
+    }
 }
 
 impl Outbox {
@@ -287,6 +297,7 @@ impl Outbox {
             Box::new(Layered {
                 layers,
                 plain: OutBuf::new(),
+                plain_at: Cursor::default(),
             })
         });
         let state = State {
@@ -322,7 +333,7 @@ impl Outbox {
             return self.append_locked(&mut state, buf);
         }
         if state.layered.is_some() || !state.out.is_empty() {
-            let _ = self.append_locked(&mut state, buf);
+            self.enqueue(&mut state, buf);
             let written = self.write_locked(&mut state);
             return self.settle(state, written);
         }
@@ -464,13 +475,17 @@ impl Outbox {
     }
 
     fn append_locked(&self, state: &mut State, buf: &mut OutBuf) -> SendOutcome {
+        self.enqueue(state, buf);
+        self.outcome(state)
+    }
+
+    fn enqueue(&self, state: &mut State, buf: &mut OutBuf) {
         self.backlog.fetch_add(buf.len(), Ordering::Relaxed);
         let to = match &mut state.layered {
             Some(layered) => &mut layered.plain,
             None => &mut state.out,
         };
         to.append_rest(buf, Cursor::default());
-        self.outcome(state)
     }
 
     /// What to tell a sender whose bytes wait.
@@ -514,19 +529,25 @@ impl Outbox {
 
     /// Writes all that waits without blocking, for the lock's holder. False: the socket is full.
     fn write_locked(&self, state: &mut State) -> io::Result<bool> {
-        self.encode(state)?;
-        let State { out, out_at, .. } = state;
-        let written = self.write_now(out, out_at);
-        self.backlog
-            .store(out.len() - out.passed(*out_at), Ordering::Relaxed);
-        if let Ok(true) = written {
+        loop {
+            self.encode(state)?;
+            let State { out, out_at, .. } = state;
+            let before = out.passed(*out_at);
+            let written = self.write_now(out, out_at);
+            self.count_off(out.passed(*out_at) - before);
+            if !written? {
+                return Ok(false);
+            }
             state.out = OutBuf::new();
             state.out_at = Cursor::default();
+            if state.is_encoded() {
+                return Ok(true);
+            }
         }
-        written
     }
 
-    /// Brings what was appended, and the goodbye if it is time for it, through the layers.
+    /// Brings the next of what was appended through the layers, and what they want to say themselves: at the end, if it is time for it, the
+    /// goodbye. A little at a time, so that the lock is not held for long.
     fn encode(&self, state: &mut State) -> io::Result<()> {
         let State {
             layered: Some(layered),
@@ -537,31 +558,45 @@ impl Outbox {
         else {
             return Ok(());
         };
-        let Layered { layers, plain } = &mut **layered;
-        let before = plain.len() + out.len();
-        let mut cursor = Cursor::default();
+        let Layered {
+            layers,
+            plain,
+            plain_at,
+        } = &mut **layered;
+        let (out_before, mut left) = (out.len(), CHUNK_BYTES);
         let wire = out.bytes_mut();
         layers.take_control(wire);
-        while let Some(part) = plain.part(cursor) {
+        while let Some(part) = plain.part(*plain_at).filter(|_| left > 0) {
+            let part = part.get(..left).unwrap_or(part);
             layers.send(part, wire).map_err(io::Error::other)?;
-            plain.advance_in_part(&mut cursor, part.len());
+            left -= part.len();
+            plain.advance_in_part(plain_at, part.len());
         }
-        *plain = OutBuf::new();
-        if *closing {
-            layers.close(wire);
+        if plain.part(*plain_at).is_none() {
+            *plain = OutBuf::new();
+            *plain_at = Cursor::default();
+            if *closing {
+                layers.close(wire);
+            }
         }
         self.backlog
-            .fetch_add(out.len() - before, Ordering::Relaxed);
+            .fetch_add(out.len() - out_before, Ordering::Relaxed);
+        self.count_off(CHUNK_BYTES - left);
         Ok(())
     }
 
     /// Writes what is behind `cursor` without blocking. False: the socket is full.
     fn write_now(&self, buf: &OutBuf, cursor: &mut Cursor) -> io::Result<bool> {
-        while buf.part(*cursor).is_some() {
-            let result = buf.write_some(cursor, usize::MAX, |slices| match slices {
-                [one] => self.socket.try_write(one),
-                several => self.socket.try_write_vectored(several),
-            });
+        while let Some(part) = buf.part(*cursor) {
+            let result = if buf.shared.is_empty() {
+                let result = self.socket.try_write(part);
+                buf.advance(cursor, *result.as_ref().unwrap_or(&0));
+                result
+            } else {
+                buf.write_some(cursor, usize::MAX, |slices| {
+                    self.socket.try_write_vectored(slices)
+                })
+            };
             match result {
                 Ok(written) => self.count_sent(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -569,6 +604,14 @@ impl Outbox {
             }
         }
         Ok(true)
+    }
+
+    /// Takes bytes off the backlog. That of a connection that was broken off meanwhile is 0 already.
+    fn count_off(&self, count: usize) {
+        self.backlog
+            .update(Ordering::Relaxed, Ordering::Relaxed, |backlog| {
+                backlog.saturating_sub(count)
+            });
     }
 
     fn count_sent(&self, written: usize) {
@@ -616,15 +659,11 @@ impl Outbox {
         while let Some((out, mut out_at)) = self.take_out()? {
             while out.part(out_at).is_some() {
                 // BLOCKS: on the socket until the peer takes something, at most for the write timeout.
-                let written = out.write_some(&mut out_at, DRAIN_BYTES, |slices| {
+                let written = out.write_some(&mut out_at, CHUNK_BYTES, |slices| {
                     self.socket.write_vectored(slices)
                 })?;
                 self.count_sent(written);
-                // The backlog of a connection that was broken off meanwhile is 0.
-                self.backlog
-                    .update(Ordering::Relaxed, Ordering::Relaxed, |backlog| {
-                        backlog.saturating_sub(written)
-                    });
+                self.count_off(written);
                 self.tell_if_drained();
             }
         }
@@ -683,6 +722,7 @@ impl Outbox {
         state.out_at = Cursor::default();
         if let Some(layered) = &mut state.layered {
             layered.plain = OutBuf::new();
+            layered.plain_at = Cursor::default();
         }
         state.owes_event = false;
         self.backlog.store(0, Ordering::Relaxed);
@@ -702,8 +742,9 @@ impl fmt::Debug for Outbox {
 /// From this size on a shared part is not copied.
 pub const SHARE_FROM_BYTES: usize = 2048;
 
-/// The most that a drain thread hands to the kernel at once, so that it notices in time how far the backlog has fallen.
-const DRAIN_BYTES: usize = 128 * 1024;
+/// The most that a drain thread hands to the kernel at once, so that it notices in time how far the backlog has fallen; and the most that goes
+/// through the layers at once, so that nobody waits long for the lock.
+const CHUNK_BYTES: usize = 128 * 1024;
 
 const MAX_SLICES: usize = 32;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::net::{Closer, Socket};
-use crate::thread::Pool;
+use crate::thread;
 
 /// Shuts down the sending direction now, and the socket when the peer had time to close it.
 pub(super) fn half_close(socket: &Socket) {
@@ -17,8 +17,9 @@ pub(super) fn half_close(socket: &Socket) {
         return;
     }
     drop(waiting);
-    if Pool::shared().run("closer", close_in_time).is_err() {
-        close_all();
+    if thread::spawn("closer", STACK_BYTES, close_in_time).is_err() {
+        // Without a thread there is no patience.
+        WAITING.lock().close_until(None);
     }
 }
 
@@ -35,27 +36,27 @@ static WAITING: Mutex<Waiting> = Mutex::new(Waiting {
 
 /// Runs while there is something to wait for.
 fn close_in_time() {
+    let tick = Condvar::new();
     let mut waiting = WAITING.lock();
-    while let Some((deadline, closer)) = waiting.queue.pop_front() {
-        // BLOCKS: until the deadline; nobody notifies.
-        if closer.is_open() {
-            while !Condvar::new()
-                .wait_until(&mut waiting, deadline)
-                .timed_out()
-            {}
-            closer.shutdown();
-        }
+    while waiting.has_thread {
+        // BLOCKS: for a tick; nobody notifies.
+        tick.wait_for(&mut waiting, TICK);
+        waiting.close_until(Some(now()));
     }
-    waiting.has_thread = false;
 }
 
-/// Without a thread there is no patience.
-fn close_all() {
-    let mut waiting = WAITING.lock();
-    for (_, closer) in waiting.queue.drain(..) {
-        closer.shutdown();
+impl Waiting {
+    /// Closes what is due (`None`: everything), and forgets what is closed. With nothing left the thread is to end.
+    fn close_until(&mut self, now: Option<Instant>) {
+        self.queue.retain(|(deadline, closer)| {
+            let is_due = now.is_none_or(|now| *deadline <= now);
+            if is_due {
+                closer.shutdown();
+            }
+            !is_due && closer.is_open()
+        });
+        self.has_thread = !self.queue.is_empty();
     }
-    waiting.has_thread = false;
 }
 
 #[expect(
@@ -68,3 +69,7 @@ fn now() -> Instant {
 
 /// The peer needs a round trip, and perhaps to finish what it is doing.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+const TICK: Duration = Duration::from_millis(100);
+
+const STACK_BYTES: usize = 64 * 1024;

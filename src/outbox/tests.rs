@@ -9,6 +9,10 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
 
+use crate::net::dial::{DialOptions, dial};
+use crate::net::listener::{BindAddress, Listener};
+use crate::net::url::Endpoint;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An outbox, the socket at its other end, and its events.
@@ -267,4 +271,65 @@ fn the_rest_of_a_buffer_is_what_the_cursor_has_not_passed() {
                 && collected.len() == 6 + SHARE_FROM_BYTES + expected.len() - passed
         );
     }
+}
+
+#[test]
+fn a_peer_that_still_sends_gets_our_last_words_and_then_the_end() {
+    let listener = Listener::bind(&BindAddress::tcp("127.0.0.1:0", 0).unwrap()).unwrap();
+    let port = listener.socket_address().unwrap().port();
+    let peer = dial(&Endpoint::tcp("127.0.0.1", port), &DialOptions::default())
+        .unwrap()
+        .socket;
+    let socket = Arc::new(listener.accept().unwrap());
+    let outbox = Outbox::new(
+        Arc::clone(&socket),
+        Layers::plain(),
+        OutboxOptions::default(),
+        Box::new(|_| ()),
+    );
+    peer.write_all(&[0; 100_000]).unwrap();
+    assert_eq!(outbox.send(&mut buf(b"last words")), SendOutcome::Sent);
+    outbox.close();
+    assert_eq!(outbox.send(&mut buf(b"more")), SendOutcome::Closed);
+    let begin = Instant::now();
+    peer.write_all(&[0; 100_000]).unwrap();
+    let reader = crate::thread::spawn("reader", 0, move || socket.discard_until_end()).unwrap();
+    assert_eq!(read_to_end(&peer), b"last words");
+    // The peer keeps its side open, which is given up after a while.
+    reader.join().unwrap();
+    assert!(begin.elapsed() < PATIENCE);
+    drop(outbox);
+}
+
+#[test]
+fn many_senders_at_once_lose_and_tear_nothing() {
+    let (outbox, peer, _events) = outbox(OutboxOptions {
+        soft_limit_bytes: usize::MAX,
+        ..OutboxOptions::default()
+    });
+    let senders: Vec<_> = (0..4_u8)
+        .map(|sender| {
+            let outbox = Arc::clone(&outbox);
+            let send = move || {
+                for _ in 0..2000 {
+                    let mut packet = buf(&[sender; 700]);
+                    packet.push_shared(Bytes::from(vec![sender; 3000]));
+                    assert_ne!(outbox.send(&mut packet), SendOutcome::Closed);
+                }
+            };
+            crate::thread::spawn("sender", 0, send).unwrap()
+        })
+        .collect();
+    let reader = crate::thread::spawn("reader", 0, move || read_to_end(&peer)).unwrap();
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    outbox.close();
+    let read = reader.join().unwrap();
+    assert_eq!(read.len(), 4 * 2000 * 3700);
+    assert!(
+        read.chunks(3700)
+            .all(|packet| packet.iter().all(|byte| *byte == packet[0])),
+        "every packet is whole"
+    );
 }

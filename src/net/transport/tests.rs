@@ -17,8 +17,11 @@ use crate::net::tls::{
     CaSources, ClientCertificates, ClientTls, ClientTlsOptions, ServerTlsOptions, TlsVersions,
     Verification, server_config,
 };
+use crate::net::upgrade;
 use crate::net::url::Endpoint;
+use crate::net::websocket::Role;
 use crate::outbox::{OutBuf, Outbox, OutboxOptions, SendOutcome};
+use crate::thread::{CONNECTION_STACK_BYTES, Pool};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -918,4 +921,248 @@ fn a_proxy_names_who_is_behind_it_and_others_cannot() {
     let mut read = [0; 1000];
     let count = client.read(&mut read).unwrap();
     assert!(read[..count].starts_with(b"HTTP/1.1 101 "));
+}
+
+#[test]
+fn both_handshakes_fit_the_stack_of_a_connection() {
+    let files = Files::new("stack");
+    let ca = issuer("Test CA");
+    let sources = CaSources {
+        data: Some(ca.pem()),
+        ..CaSources::default()
+    };
+    let options = ServerTlsOptions {
+        ca: sources,
+        client_certificates: ClientCertificates::Required,
+        ..ServerTlsOptions::default()
+    };
+    let config = server(&files, issued(&ca, "server", "localhost"), options).unwrap();
+    let (certificate, key) = issued(&ca, "client", "client.example");
+    let identity = Some((
+        files.write("client.crt", &certificate),
+        files.write("client.key", &key),
+    ));
+    let pool = Pool::new(CONNECTION_STACK_BYTES, PATIENCE);
+    for versions in [TlsVersions::Only12, TlsVersions::Only13] {
+        let options = client(&ClientTlsOptions {
+            certificate: identity.clone(),
+            versions,
+            ..trusting(&ca.pem())
+        });
+        let listener = Listener::bind(&BindAddress::tcp("127.0.0.1:0", 0).unwrap()).unwrap();
+        let url = format!(
+            "wss://localhost:{}",
+            listener.socket_address().unwrap().port()
+        );
+        let acceptor = Acceptor {
+            tls: Some(Arc::clone(&config)),
+            websocket: Some(WebSocketOptions::default()),
+            proxy: None,
+        };
+        let (accepted, is_accepted) = bounded(1);
+        let (dialled, is_dialled) = bounded(1);
+        pool.run("accept", move || {
+            accepted
+                .send(accept(listener.accept().unwrap(), &acceptor, soon()))
+                .unwrap()
+        })
+        .unwrap();
+        pool.run("dial", move || {
+            dialled
+                .send(dial(&Endpoint::parse(&url).unwrap(), &options))
+                .unwrap()
+        })
+        .unwrap();
+        let dialled = is_dialled.recv_timeout(PATIENCE).unwrap().unwrap();
+        let accepted = is_accepted.recv_timeout(PATIENCE).unwrap().unwrap();
+        assert_eq!(accepted.certificate.as_ref().unwrap().subject, "CN=client");
+        talk(dialled, accepted);
+    }
+}
+
+/// The WebSocket layers of a server and of a client.
+fn websocket_layers() -> (Layers, Layers) {
+    let layer = |role| Layers::new(None, Some(WebSocketLayer::new(role, 100_000)));
+    (layer(Role::Server), layer(Role::Client))
+}
+
+#[test]
+fn pings_of_a_peer_that_does_not_read_take_no_memory() {
+    let (server_layers, mut client_layers) = websocket_layers();
+    let (ours, theirs) = Socket::pair("pings").unwrap();
+    let ours = Arc::new(ours);
+    let server = outbox(&ours, server_layers);
+    let mut buf = OutBuf::new();
+    let mut outcome = SendOutcome::Sent;
+    let mut sent = 0;
+    while outcome == SendOutcome::Sent {
+        buf.bytes_mut().resize(10_000, 7);
+        outcome = server.send(&mut buf);
+        sent += 10_000;
+    }
+    let backlog = server.backlog();
+    let mut ping = vec![0x89, 0x80 | 100, 0, 0, 0, 0];
+    ping.resize(106, b'p');
+    for _ in 0..10_000 {
+        let _ = server.receive(&ping, &mut BytesMut::new()).unwrap();
+    }
+    assert!(
+        server.backlog() <= backlog + 200,
+        "{} after {backlog}",
+        server.backlog()
+    );
+    server.close();
+    let (mut plain, mut raw) = (BytesMut::new(), [0; 5000]);
+    loop {
+        let count = theirs.read(&mut raw).unwrap();
+        assert_ne!(count, 0, "the goodbye comes before the end");
+        if client_layers.receive(&raw[..count], &mut plain).unwrap() == Received::Closed {
+            break;
+        }
+    }
+    assert_eq!(plain.len(), sent);
+}
+
+#[test]
+fn a_frame_error_is_answered_and_ends_the_reading() {
+    let (server_layers, _) = websocket_layers();
+    let (ours, theirs) = Socket::pair("text").unwrap();
+    let ours = Arc::new(ours);
+    let server = outbox(&ours, server_layers);
+    let text = [0x81, 0x81, 0, 0, 0, 0, b'x'];
+    assert!(matches!(
+        server.receive(&text, &mut BytesMut::new()),
+        Err(NetError::WebSocket(_))
+    ));
+    server.close();
+    let mut read = [0; 100];
+    let count = theirs.read(&mut read).unwrap();
+    assert_eq!(read[..count], [0x88, 2, 0x03, 0xeb], "1003, once");
+    assert_eq!(theirs.read(&mut read).unwrap(), 0);
+}
+
+#[test]
+fn tls_records_and_frames_may_arrive_byte_by_byte() {
+    let files = Files::new("bytes");
+    let ca = issuer("Test CA");
+    let config = server(
+        &files,
+        issued(&ca, "server", "localhost"),
+        ServerTlsOptions::default(),
+    )
+    .unwrap();
+    let acceptor = Acceptor {
+        tls: Some(config),
+        websocket: Some(WebSocketOptions::default()),
+        proxy: None,
+    };
+    let (dialled, accepted) = connect(
+        "wss://localhost:{port}",
+        acceptor,
+        &client(&trusting(&ca.pem())),
+    );
+    let (mut dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    let mut wire = Vec::new();
+    for piece in [&b"a"[..], b"", &[b'b'; 300], &[b'c'; 20_000]] {
+        dialled.layers.send(piece, &mut wire).unwrap();
+    }
+    dialled.layers.close(&mut wire);
+    let mut server = accepted.layers;
+    let mut plain = BytesMut::new();
+    let closed = wire
+        .chunks(1)
+        .map(|byte| server.receive(byte, &mut plain).unwrap())
+        .position(|received| received == Received::Closed);
+    assert!(closed.is_some());
+    assert_eq!(plain, [&b"a"[..], &[b'b'; 300], &[b'c'; 20_000]].concat());
+    let mut answer = Vec::new();
+    server.close(&mut answer);
+    assert_eq!(
+        dialled.layers.receive(&answer, &mut plain).unwrap(),
+        Received::Closed
+    );
+    server.close(&mut answer);
+    assert!(
+        server.send(b"x", &mut answer).is_err(),
+        "nothing follows a goodbye"
+    );
+}
+
+#[test]
+fn a_changed_byte_ends_a_tls_connection() {
+    let files = Files::new("changed");
+    let ca = issuer("Test CA");
+    let config = server(
+        &files,
+        issued(&ca, "server", "localhost"),
+        ServerTlsOptions::default(),
+    )
+    .unwrap();
+    let (dialled, accepted) = connect(
+        "mqtts://localhost:{port}",
+        tls_acceptor(config),
+        &client(&trusting(&ca.pem())),
+    );
+    let (mut dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    let socket = Arc::new(accepted.socket);
+    let server = outbox(&socket, accepted.layers);
+    let mut wire = Vec::new();
+    dialled.layers.send(b"hello", &mut wire).unwrap();
+    *wire.last_mut().unwrap() ^= 1;
+    assert!(matches!(
+        server.receive(&wire, &mut BytesMut::new()),
+        Err(NetError::Tls(_))
+    ));
+    server.close();
+    let mut read = [0; 5000];
+    let mut told = None;
+    while let Ok(count @ 1..) = dialled.socket.read(&mut read) {
+        let received = dialled.layers.receive(&read[..count], &mut BytesMut::new());
+        told = told.or(received.err());
+    }
+    assert!(told.unwrap().to_string().contains("alert"));
+}
+
+#[test]
+fn handshakes_cut_at_any_byte_leave_no_thread_and_no_socket_behind() {
+    let files = Files::new("cut");
+    let ca = issuer("Test CA");
+    let config = server(
+        &files,
+        issued(&ca, "server", "localhost"),
+        ServerTlsOptions::default(),
+    )
+    .unwrap();
+    let mut hello = Vec::new();
+    ClientTls::new(&trusting(&ca.pem()))
+        .unwrap()
+        .connect("localhost")
+        .unwrap()
+        .take_control(&mut hello);
+    let question = upgrade::ask("h", "/", &[]).unwrap();
+    let pool = Pool::new(CONNECTION_STACK_BYTES, PATIENCE);
+    let acceptors = Arc::new([
+        tls_acceptor(config),
+        Acceptor {
+            websocket: Some(WebSocketOptions::default()),
+            ..Acceptor::default()
+        },
+    ]);
+    for (index, bytes) in [hello, question.request].into_iter().enumerate() {
+        for length in (0..bytes.len()).step_by(7) {
+            let (ours, theirs) = Socket::pair("cut").unwrap();
+            let gone = ours.closer();
+            theirs.write_all(&bytes[..length]).unwrap();
+            theirs.shutdown_write();
+            let acceptors = Arc::clone(&acceptors);
+            pool.run("conn", move || {
+                drop(accept(ours, &acceptors[index], soon()).unwrap_err())
+            })
+            .unwrap();
+            while theirs.read(&mut [0; 100]).unwrap() > 0 {}
+            assert!(pool.wait_until_inactive(soon()));
+            assert!(!gone.is_open());
+        }
+    }
+    assert_eq!(pool.threads(), 1, "one after the other needs one thread");
 }
