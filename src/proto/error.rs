@@ -57,12 +57,12 @@ pub enum DecodeError {
     ContradictingFlags,
     /// The payload has no Topic Filter. [MQTT-3.8.3-2], [MQTT-3.10.3-2]
     NoTopicFilter,
-    /// The property does not exist, or not in this packet. [MQTT-2.2.2.2]
+    /// The property does not exist, or not in this packet. Source: MQTT 5.0 §2.2.2.2.
     InvalidProperty {
         /// Its identifier.
         id: u32,
     },
-    /// The property stands more than once. [MQTT-2.2.2.2]
+    /// The property stands more than once. Source: MQTT 5.0 §2.2.2.2.
     DuplicateProperty {
         /// Its identifier.
         id: u32,
