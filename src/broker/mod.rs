@@ -17,7 +17,6 @@ mod error;
 mod memory;
 mod metrics;
 pub mod plugin;
-mod plugin_host;
 mod router;
 mod sys;
 
@@ -44,7 +43,7 @@ use self::connection::{HalfOpen, ListenerState, Services, Settings, serve};
 use self::memory::MemoryWatch;
 use self::metrics::Metrics;
 use self::plugin::Plugin;
-use self::plugin_host::PluginHost;
+use self::plugin::PluginHost;
 use self::router::command::Command;
 use self::router::{Router, RouterSettings};
 use crate::net::error::NetError;
@@ -192,10 +191,24 @@ impl Broker {
             log::warn!("{warning}");
         }
         let metrics = Arc::new(Metrics::default());
-        let plugins = Arc::new(PluginHost::new(&config, std::mem::take(&mut self.plugins))?);
+        let plugins = PluginHost::new(&config, &mut self.plugins, Arc::clone(&metrics))?;
+        let plugins = Arc::new(plugins);
+        let launched = self.launch_with(&config, &metrics, &plugins);
+        if launched.is_err() {
+            self.plugins = plugins.stop();
+        }
+        launched
+    }
+
+    fn launch_with(
+        &self,
+        config: &Arc<Config>,
+        metrics: &Arc<Metrics>,
+        plugins: &Arc<PluginHost>,
+    ) -> Result<Running, BrokerError> {
         let mut extensions = self.extensions.clone();
         plugins.extend(&mut extensions);
-        let auth = Arc::new(AuthChains::load(&config, extensions)?);
+        let auth = Arc::new(AuthChains::load(config, extensions)?);
         let bound = config
             .listeners
             .iter()
@@ -204,27 +217,23 @@ impl Broker {
         let (router_sender, router_inbox) = bounded(ROUTER_INBOX);
         let services = Arc::new(Services {
             settings: RwLock::new(Settings {
-                config: Arc::clone(&config),
+                config: Arc::clone(config),
                 auth,
             }),
             generation: AtomicU64::new(0),
             router: router_sender,
-            metrics: Arc::clone(&metrics),
-            plugins: Arc::clone(&plugins),
-            half_open: HalfOpen::new(Arc::clone(&metrics)),
+            metrics: Arc::clone(metrics),
+            plugins: Arc::clone(plugins),
+            half_open: HalfOpen::new(Arc::clone(metrics)),
             last_connection: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
             threads: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
-            max_connections: max_connections(&config),
+            max_connections: max_connections(config),
             memory: MemoryWatch::new(config.limits.max_memory),
         });
-        plugins.start(
-            Arc::new(BrokerContext::new(Arc::clone(&services))),
-            Arc::clone(&metrics),
-        );
         let (flush_sender, flush_inbox) = bounded(FLUSH_INBOX);
         let flushers = spawn_flushers(&flush_inbox)?;
-        let router = spawn_router(&config, &services, flush_sender, router_inbox)?;
+        let router = spawn_router(config, &services, flush_sender, router_inbox)?;
         let (stop_memory, memory) = spawn_memory_watch(&services)?;
         let mut running = Running {
             services,
@@ -234,6 +243,12 @@ impl Broker {
             memory,
             stop_memory,
         };
+        // The router runs: plugins may ask it.
+        let context = BrokerContext::new(Arc::clone(&running.services));
+        if let Err(error) = plugins.start(Arc::new(context)) {
+            let _ = running.stop(Duration::from_secs(1));
+            return Err(BrokerError::Thread(error));
+        }
         for (listener, acceptor, config) in bound {
             match spawn_listener(&running.services, listener, acceptor, config) {
                 Ok(listener) => running.listeners.push(listener),

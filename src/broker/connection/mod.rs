@@ -20,7 +20,7 @@ use self::reader::Reader;
 use super::auth::AuthChains;
 use super::config::{Config, ListenerConfig};
 use super::metrics::Metrics;
-use super::plugin_host::PluginHost;
+use super::plugin::PluginHost;
 use super::router::command::{Command, ConnectionId, DetachCause, Origin};
 use crate::net::error::NetError;
 use crate::net::socket::{PeerAddress, Socket};

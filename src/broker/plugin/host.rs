@@ -1,9 +1,9 @@
 //! Runs the plugins: their thread, its inbox, and which events are worth making at all.
 
 use std::fmt;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -14,6 +14,7 @@ use super::built_in::{self, BuiltIn};
 use super::{Event, Interests, Plugin, PluginContext};
 use crate::broker::auth::Extensions;
 use crate::broker::config::{Config, ConfigError, PluginConfig, Problem};
+use crate::broker::metrics::Metrics;
 use crate::thread;
 use crate::yaml::Node;
 
@@ -26,7 +27,7 @@ pub(crate) struct PluginHost {
     /// What the thread takes along when it starts.
     before_start: Mutex<Option<BeforeStart>>,
     is_active: bool,
-    dropped: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
 }
 
 struct BeforeStart {
@@ -50,19 +51,21 @@ enum Job {
 }
 
 impl PluginHost {
-    /// Takes the plugins of the program, adds the built-in ones that the settings ask for, and hands each its options.
+    /// Adds the built-in plugins that the settings ask for to the program's own, hands each its options, and takes `own`.
     ///
     /// # Errors
     /// [`ConfigError`]: the settings name a plugin that does not exist, or one refuses its options.
-    pub(crate) fn new(config: &Config, own: Vec<Box<dyn Plugin>>) -> Result<Self, ConfigError> {
-        check_names(config, &own)?;
-        let mut plugins = Plugins {
-            built_in: built_in::plugins(config),
-            own,
-        };
+    /// Then `own` is as it was.
+    pub(crate) fn new(
+        config: &Config,
+        own: &mut Vec<Box<dyn Plugin>>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ConfigError> {
+        check_names(config, own)?;
+        let mut built_in = built_in::plugins(config);
         let mut extensions = Extensions::default();
         let mut interests = Interests::LIFE_CYCLE;
-        for plugin in plugins.all() {
+        for plugin in built_in.iter_mut().chain(own.iter_mut()) {
             let options = listed(config).find(|listed| listed.name == plugin.name());
             let (place, options) = match options {
                 Some(listed) => (listed.place, &listed.options),
@@ -78,6 +81,10 @@ impl PluginHost {
             interests.messages |= more.messages;
             interests.packets |= more.packets;
         }
+        let mut plugins = Plugins {
+            built_in,
+            own: mem::take(own),
+        };
         let mut names = built_in::active_checks(config);
         names.extend(plugins.all().map(|plugin| plugin.name().to_owned()));
         let is_active = plugins.all().next().is_some();
@@ -89,7 +96,7 @@ impl PluginHost {
             jobs,
             before_start: Mutex::new(Some(BeforeStart { plugins, inbox })),
             is_active,
-            dropped: Arc::default(),
+            metrics,
         })
     }
 
@@ -116,7 +123,7 @@ impl PluginHost {
             plugins,
             context,
             panics: 0,
-            dropped: Arc::clone(&self.dropped),
+            metrics: Arc::clone(&self.metrics),
             told_at: None,
         };
         thread::spawn("plugins", 0, move || runner.run(&inbox))?;
@@ -182,17 +189,12 @@ impl PluginHost {
         self.interests.packets
     }
 
-    /// Events that were dropped because too many waited, since the start.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
     /// Hands an event to the plugins. Never blocks: when too many wait it is dropped and counted.
     pub(crate) fn fire(&self, event: Event) {
         if self.is_active
             && let Err(TrySendError::Full(_)) = self.jobs.try_send(Job::Event(event))
         {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.metrics.plugin_events_dropped.increment();
         }
     }
 
@@ -229,7 +231,7 @@ struct Runner {
     plugins: Plugins,
     context: Arc<dyn PluginContext>,
     panics: u64,
-    dropped: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
     /// When dropped events were logged the last time, and how many there had been then.
     told_at: Option<(Instant, u64)>,
 }
@@ -280,7 +282,7 @@ impl Runner {
 
     #[expect(clippy::disallowed_methods, reason = "the loop of a thread")]
     fn tell_of_dropped(&mut self) {
-        let dropped = self.dropped.load(Ordering::Relaxed);
+        let dropped = self.metrics.plugin_events_dropped.value();
         let told = self.told_at.map_or(0, |(_, dropped)| dropped);
         if dropped == told {
             return;

@@ -28,7 +28,7 @@ use self::timers::Timers;
 use crate::broker::auth::{Action, AuthChains};
 use crate::broker::config::{Config, QueueFull};
 use crate::broker::metrics::Metrics;
-use crate::broker::plugin_host::PluginHost;
+use crate::broker::plugin::PluginHost;
 use crate::broker::sys::{Clock, SysReport};
 use crate::outbox::Outbox;
 use crate::proto::packet::Packet;

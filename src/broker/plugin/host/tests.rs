@@ -181,16 +181,18 @@ impl Plugin for Probe {
     }
 }
 
+fn new(text: &str, mut own: Vec<Box<dyn Plugin>>) -> Result<PluginHost, ConfigError> {
+    PluginHost::new(&Config::parse(text).unwrap(), &mut own, Arc::default())
+}
+
 fn host(text: &str, own: Vec<Box<dyn Plugin>>) -> PluginHost {
-    let host = PluginHost::new(&Config::parse(text).unwrap(), own).unwrap();
+    let host = new(text, own).unwrap();
     host.start(Arc::new(NoBroker)).unwrap();
     host
 }
 
 fn refusal(text: &str, own: Vec<Box<dyn Plugin>>) -> String {
-    PluginHost::new(&Config::parse(text).unwrap(), own)
-        .unwrap_err()
-        .to_string()
+    new(text, own).unwrap_err().to_string()
 }
 
 fn all(seen: &Receiver<String>) -> Vec<String> {
@@ -300,7 +302,7 @@ fn each_event_calls_its_method_in_order_and_close_comes_last_and_once() {
     assert_eq!(plugins.len(), 1);
     assert!(host.stop().is_empty());
     assert_eq!(all(&seen), Vec::<String>::new());
-    assert_eq!(host.dropped(), 0);
+    assert_eq!(host.metrics.plugin_events_dropped.value(), 0);
 }
 
 #[test]
@@ -385,7 +387,7 @@ fn events_that_find_the_inbox_full_are_dropped_and_counted() {
     for _ in 0..5 {
         host.fire(Event::ClientDisconnected { client: client() });
     }
-    assert_eq!(host.dropped(), 3);
+    assert_eq!(host.metrics.plugin_events_dropped.value(), 3);
     drop(open);
     host.stop();
     assert_eq!(
@@ -406,7 +408,7 @@ fn without_plugins_there_is_nothing_to_run() {
 #[test]
 fn a_host_that_never_started_gives_the_plugins_back() {
     let (probe, seen) = Probe::new("probe");
-    let host = PluginHost::new(&Config::default(), vec![Box::new(probe)]).unwrap();
+    let host = new("", vec![Box::new(probe)]).unwrap();
     assert_eq!(host.stop().len(), 1);
     assert_eq!(all(&seen), Vec::<String>::new());
 }
@@ -414,11 +416,7 @@ fn a_host_that_never_started_gives_the_plugins_back() {
 /// PLG-17.
 #[test]
 fn the_names_of_what_runs_can_be_asked_for() {
-    let names = |text: &str| {
-        PluginHost::new(&Config::parse(text).unwrap(), Vec::new())
-            .unwrap()
-            .names()
-    };
+    let names = |text: &str| new(text, Vec::new()).unwrap().names();
     assert_eq!(names(""), ["auth_anonymous", "auth_file", "broker_sys"]);
     assert_eq!(
         names("plugins: [event_logger_plugin]\nsys_interval: 0"),
@@ -429,11 +427,7 @@ fn the_names_of_what_runs_can_be_asked_for() {
         ["auth_file", "topic_acl", "broker_sys"]
     );
     let (probe, _) = Probe::new("probe");
-    let own = PluginHost::new(
-        &Config::parse("plugins: []").unwrap(),
-        vec![Box::new(probe)],
-    )
-    .unwrap();
+    let own = new("plugins: []", vec![Box::new(probe)]).unwrap();
     assert_eq!(own.names(), ["broker_sys", "probe"]);
 }
 
@@ -463,13 +457,7 @@ fn a_name_that_no_plugin_has_stops_the_start() {
         assert_eq!(refusal(text, Vec::new()), message, "{text}");
     }
     let (probe, _) = Probe::new("ldap");
-    assert!(
-        PluginHost::new(
-            &Config::parse("auth: {plugins: [ldap]}").unwrap(),
-            vec![Box::new(probe)]
-        )
-        .is_ok()
-    );
+    assert!(new("auth: {plugins: [ldap]}", vec![Box::new(probe)]).is_ok());
 }
 
 #[test]
