@@ -1,4 +1,4 @@
-//! TLS by rustls: settings → configurations, and [`TlsLayer`], a byte filter without IO.
+//! TLS by rustls: settings → configurations, and the TLS layer, a byte filter without IO.
 //!
 //! TLS 1.2 and 1.3, no renegotiation, no early data. Errors of the setups that most often go wrong carry a one-line hint; see
 //! [`TlsError::hint`].

@@ -1,4 +1,4 @@
-//! WebSocket: [`WebSocketLayer`], a byte filter without IO, on tungstenite's frames. The upgrade is in `upgrade.rs`.
+//! WebSocket: the WebSocket layer, a byte filter without IO, on tungstenite's frames. The upgrade is in `upgrade.rs`.
 //!
 //! MQTT takes the payloads of binary frames as one stream of bytes: frames and packets have nothing to do with each other. So nothing is
 //! put together here, and a connection has no buffer: what arrives of a frame is passed on at once.
