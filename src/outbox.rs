@@ -83,6 +83,19 @@ impl OutBuf {
         self.bytes.capacity()
     }
 
+    /// A copy of all bytes in their order, for logs and tests.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut copy = Vec::with_capacity(self.len());
+        let mut cursor = Cursor::default();
+        while let Some(part) = self.part(cursor) {
+            copy.extend_from_slice(part);
+            let length = part.len();
+            self.advance_in_part(&mut cursor, length);
+        }
+        copy
+    }
+
     /// Forgets everything but the capacity.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use crate::net::NetError;
 use crate::proto::packet::UserProperty;
 use crate::proto::topic::TopicError;
 use crate::proto::{DecodeError, EncodeError, ProtocolError, ReasonCode};
@@ -27,7 +28,7 @@ pub enum ClientError {
     /// a packet of this size). Nothing was sent.
     NotAvailable(ReasonCode),
     /// The URL is invalid, or the network, TLS or the WebSocket handshake failed. Trying again later may help.
-    Network(Arc<dyn std::error::Error + Send + Sync>),
+    Network(Arc<NetError>),
     /// The server answered CONNECT with a refusal. Credentials and identifiers are never tried again by themselves.
     Refused(Arc<Refusal>),
     /// The server answered a PUBLISH, SUBSCRIBE or UNSUBSCRIBE with an error, or ended the connection with one.
@@ -140,6 +141,7 @@ impl ClientError {
     pub fn is_timeout(&self) -> bool {
         match self {
             Self::Timeout(_) => true,
+            Self::Network(error) => matches!(**error, NetError::Timeout(_)),
             Self::WillNotReconnect(cause) => cause.is_timeout(),
             _ => false,
         }
@@ -150,11 +152,10 @@ impl ClientError {
     #[must_use]
     pub(crate) fn is_worth_a_retry(&self) -> bool {
         match self {
-            Self::Network(_)
-            | Self::Timeout(_)
-            | Self::ConnectionLost
-            | Self::Malformed(_)
-            | Self::Protocol(_) => true,
+            Self::Network(error) => !matches!(**error, NetError::Url(_)),
+            Self::Timeout(_) | Self::ConnectionLost | Self::Malformed(_) | Self::Protocol(_) => {
+                true
+            }
             Self::Refused(refusal) => is_passing(refusal.reason),
             // A server that ends the connection may well take the next one, except where both would take turns.
             Self::Rejected(rejection) => rejection.reason != ReasonCode::SessionTakenOver,
@@ -272,6 +273,12 @@ fn fmt_text(f: &mut fmt::Formatter<'_>, text: Option<&str>) -> fmt::Result {
     match text {
         Some(text) => write!(f, ": {}", text.escape_debug()),
         None => Ok(()),
+    }
+}
+
+impl From<NetError> for ClientError {
+    fn from(error: NetError) -> Self {
+        Self::Network(Arc::new(error))
     }
 }
 

@@ -20,30 +20,56 @@
 
 #[cfg(feature = "yaml")]
 mod config;
+mod driver;
 mod error;
+mod handshake;
+mod inbox;
 mod message;
 mod options;
+mod packet_log;
+mod reconnect;
+mod session;
+mod shared;
+mod token;
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::net::NetError;
+use crate::net::url::Endpoint;
+use crate::proto::ReasonCode;
+use crate::proto::packet::connack::ConnackProperties;
+use crate::thread;
 
 #[cfg(feature = "yaml")]
 pub use config::{ClientConfig, TopicConfig, WillConfig};
 pub use error::{ClientError, InvalidOption, Phase, Refusal, Rejection};
 pub use message::{Flow, Published, ReceivedMessage};
-use std::time::Duration;
-
-use crate::proto::ReasonCode;
-use crate::proto::packet::connack::ConnackProperties;
-
 pub use options::{
     ConnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription, TlsOptions,
     TopicDefaults, WillOptions,
 };
+pub use token::Token;
+
+use inbox::Wait;
+use shared::{Shared, Urgency, now};
 
 /// A connection to a broker: a handle that is cheap to clone and may be used by many threads at once.
 ///
 /// The last handle dropped disconnects and ends the background thread.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
-    options: std::sync::Arc<ConnectOptions>,
+    handle: Arc<Handle>,
+}
+
+/// What all handles of the program share. The background thread has none, so that the last one dropped is noticed.
+struct Handle {
+    shared: Arc<Shared>,
 }
 
 /// What the server answered to CONNECT.
@@ -52,7 +78,7 @@ pub struct ConnectResult {
     /// The server had a session of this client and goes on with it.
     pub session_present: bool,
     /// The Client Identifier in use: the option's, the generated one, or the one that the server assigned.
-    pub client_id: bytestring::ByteString,
+    pub client_id: ByteString,
     /// The properties of CONNACK; all `None` before 5.0.
     pub properties: ConnackProperties,
 }
@@ -97,42 +123,6 @@ pub enum StateEvent {
     },
 }
 
-/// A publication on its way.
-#[derive(Debug)]
-#[must_use = "nothing else says whether the publication arrived"]
-pub struct Token {
-    done: Option<Result<Published, ClientError>>,
-}
-
-impl Token {
-    /// Waits for the acknowledgement; a QoS 0 publication is done from the start.
-    ///
-    /// # Errors
-    /// [`ClientError::Rejected`]: the server refused the message. [`ClientError::WillNotReconnect`],
-    /// [`ClientError::NotConnected`]: it will not be known whether it arrived.
-    ///
-    /// # Blocking
-    /// Until the acknowledgement comes or the client gives up the connection.
-    pub fn wait(self) -> Result<Published, ClientError> {
-        todo!("{:?}", self.done)
-    }
-
-    /// As [`wait`](Self::wait), no longer than `timeout`.
-    ///
-    /// # Errors
-    /// As [`wait`](Self::wait), and [`ClientError::Timeout`]: the publication is still on its way, and may be waited
-    /// for again.
-    pub fn wait_timeout(&self, timeout: Duration) -> Result<Published, ClientError> {
-        todo!("{timeout:?}")
-    }
-
-    /// Whether [`wait`](Self::wait) would return at once.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        todo!()
-    }
-}
-
 impl Client {
     /// Settings to connect with; the same as [`ConnectOptions::new`].
     #[must_use]
@@ -153,7 +143,19 @@ impl Client {
     /// # Blocking
     /// Until CONNACK: [`connect_timeout`](ConnectOptions::connect_timeout) for each attempt, and the pauses between.
     pub fn connect(url: &str, options: ConnectOptions) -> Result<Self, ClientError> {
-        todo!("{url} {options:?}")
+        options.check()?;
+        let endpoint = Endpoint::parse(url).map_err(NetError::from)?;
+        let client_id = match &options.client_id {
+            Some(id) => id.clone(),
+            None => random_client_id()?,
+        };
+        let dial = handshake::dial_options(&options, &endpoint)?;
+        let shared = Shared::new(options, endpoint, dial, client_id);
+        let client = Self {
+            handle: Arc::new(Handle { shared }),
+        };
+        client.connect_now()?;
+        Ok(client)
     }
 
     /// Connects to the broker that [`ConnectOptions::uri`] names.
@@ -161,7 +163,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::MissingUrl`], and those of [`connect`](Self::connect).
     pub fn open(options: ConnectOptions) -> Result<Self, ClientError> {
-        todo!("{options:?}")
+        let uri = options.uri.clone().ok_or(ClientError::MissingUrl)?;
+        Self::connect(&uri, options)
     }
 
     /// Connects again with the same settings, after the connection was lost for good or ended by
@@ -172,7 +175,30 @@ impl Client {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub fn reconnect(&self, clean_start: Option<bool>) -> Result<ConnectResult, ClientError> {
-        todo!("{clean_start:?}")
+        let shared = self.shared();
+        let mut core = shared.lock();
+        if core.state == ClientState::Connected {
+            log::warn!("Client already connected");
+            return Ok(core.result.clone());
+        }
+        if shared::in_callback() {
+            return Err(ClientError::WouldDeadlock);
+        }
+        if let Some(clean_start) = clean_start {
+            core.clean_start = clean_start;
+        }
+        if core.state == ClientState::Disconnected {
+            drop(core);
+            return self.connect_now();
+        }
+        // The background thread, or another one of the program, is at it.
+        core.retry_now = true;
+        shared.notify();
+        while core.state == ClientState::Reconnecting {
+            shared.wait_for_change(&mut core, None);
+        }
+        core.check_not_ended()?;
+        Ok(core.result.clone())
     }
 
     /// Publishes a message and waits for its acknowledgement: none at QoS 0, PUBACK at QoS 1, PUBCOMP at QoS 2.
@@ -192,7 +218,12 @@ impl Client {
         payload: impl Into<Payload<'a>>,
         options: impl Into<PublishOptions>,
     ) -> Result<Published, ClientError> {
-        todo!("{topic} {:?} {:?}", payload.into(), options.into())
+        let options = options.into();
+        let deadline = self.shared().deadline(options.timeout);
+        let token =
+            self.shared()
+                .publish(topic, payload.into(), options, deadline, Urgency::Now)?;
+        token.wait_until(deadline)
     }
 
     /// Publishes a message without waiting for its acknowledgement.
@@ -211,7 +242,10 @@ impl Client {
         payload: impl Into<Payload<'a>>,
         options: impl Into<PublishOptions>,
     ) -> Result<Token, ClientError> {
-        todo!("{topic} {:?} {:?}", payload.into(), options.into())
+        let options = options.into();
+        let deadline = self.shared().deadline(options.timeout);
+        self.shared()
+            .publish(topic, payload.into(), options, deadline, Urgency::Soon)
     }
 
     /// Subscribes to Topic Filters with one SUBSCRIBE, and waits for the server's answer: for each filter, in order,
@@ -241,8 +275,8 @@ impl Client {
         filters: impl IntoIterator<Item = S>,
         options: SubscribeOptions,
     ) -> Result<Vec<ReasonCode>, ClientError> {
-        let filters: Vec<Subscription> = filters.into_iter().map(Into::into).collect();
-        todo!("{filters:?} {options:?}")
+        let filters = filters.into_iter().map(Into::into).collect();
+        self.shared().subscribe(filters, options)
     }
 
     /// Ends subscriptions with one UNSUBSCRIBE, and waits for the server's answer: one Reason Code for each filter, in
@@ -257,8 +291,23 @@ impl Client {
         &self,
         filters: impl IntoIterator<Item = F>,
     ) -> Result<Vec<ReasonCode>, ClientError> {
-        let filters: Vec<String> = filters.into_iter().map(|f| f.as_ref().to_owned()).collect();
-        todo!("{filters:?}")
+        self.unsubscribe_with(filters, SubscribeOptions::new())
+    }
+
+    /// As [`unsubscribe`](Self::unsubscribe), with options; an identifier has no meaning here.
+    ///
+    /// # Errors
+    /// As [`unsubscribe`](Self::unsubscribe).
+    pub fn unsubscribe_with<F: AsRef<str>>(
+        &self,
+        filters: impl IntoIterator<Item = F>,
+        options: SubscribeOptions,
+    ) -> Result<Vec<ReasonCode>, ClientError> {
+        let filters = filters
+            .into_iter()
+            .map(|filter| ByteString::from(filter.as_ref()))
+            .collect();
+        self.shared().unsubscribe(filters, options)
     }
 
     /// Takes the next message, in the order of arrival.
@@ -286,7 +335,7 @@ impl Client {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Option<ReceivedMessage>, ClientError> {
-        todo!()
+        self.shared().take(Wait::No)
     }
 
     /// Takes the next message: HBMQTT's name for [`recv`](Self::recv) and, with a time, for
@@ -298,7 +347,12 @@ impl Client {
         &self,
         timeout: Option<Duration>,
     ) -> Result<ReceivedMessage, ClientError> {
-        todo!("{timeout:?}")
+        let wait = match timeout.map(|timeout| now().checked_add(timeout)) {
+            Some(Some(deadline)) => Wait::Until(deadline),
+            None | Some(None) => Wait::Forever,
+        };
+        let message = self.shared().take(wait)?;
+        message.ok_or(ClientError::Timeout(Phase::Delivery))
     }
 
     /// The messages as they come, until the client is disconnected for good.
@@ -315,30 +369,30 @@ impl Client {
     /// # Blocking
     /// At most `timeout`.
     pub fn ping(&self, timeout: Duration) -> Result<Duration, ClientError> {
-        todo!("{timeout:?}")
+        self.shared().ping(timeout)
     }
 
     /// Whether the client is connected.
     #[must_use]
     pub fn state(&self) -> ClientState {
-        todo!()
+        self.shared().lock().state
     }
 
     /// Changes of state from now on. Each call makes a channel of its own; one that holds 64 events loses further ones.
     #[must_use]
     pub fn events(&self) -> crossbeam_channel::Receiver<StateEvent> {
-        todo!()
+        self.shared().watch()
     }
 
     /// The server's answer to the last CONNECT.
     #[must_use]
     pub fn connect_result(&self) -> ConnectResult {
-        todo!()
+        self.shared().lock().result.clone()
     }
 
     /// The Client Identifier in use.
     #[must_use]
-    pub fn client_id(&self) -> bytestring::ByteString {
+    pub fn client_id(&self) -> ByteString {
         self.connect_result().client_id
     }
 
@@ -351,8 +405,120 @@ impl Client {
     /// None at present.
     ///
     /// # Blocking
-    /// Until the bytes are with the socket, at most [`write_timeout`](ConnectOptions::write_timeout).
+    /// Until the server closes the connection, which it does when it has read DISCONNECT: for a second at most, or for
+    /// the [`write_timeout`](ConnectOptions::write_timeout) when it was slow to take what was sent before.
     pub fn disconnect(&self) -> Result<(), ClientError> {
-        todo!("{:?}", self.options)
+        if self.shared().disconnect() {
+            self.shared()
+                .tell(&StateEvent::Disconnected { error: None });
+        } else {
+            log::warn!("Client not connected");
+        }
+        Ok(())
+    }
+
+    /// Calls `handler` for each message, on a thread of its own, until the client is disconnected for good or its last
+    /// handle is dropped. The handler may publish, subscribe and disconnect.
+    ///
+    /// The client that the handler is given does not keep the connection; one that it holds by itself does.
+    ///
+    /// # Errors
+    /// [`ClientError::Thread`].
+    pub fn on_message(
+        &self,
+        mut handler: impl FnMut(&Self, ReceivedMessage) + Send + 'static,
+    ) -> Result<JoinHandle<()>, ClientError> {
+        let shared = Arc::clone(self.shared());
+        let handle = Arc::downgrade(&self.handle);
+        let run = move || {
+            while let Ok(Some(message)) = shared.take(Wait::Forever) {
+                let Some(handle) = handle.upgrade() else {
+                    return;
+                };
+                handler(&Self { handle }, message);
+            }
+        };
+        thread::spawn("client-handler", 0, run)
+            .map_err(|error| ClientError::Thread(Arc::new(error)))
+    }
+
+    /// How many messages wait to be taken.
+    #[must_use]
+    pub fn waiting_messages(&self) -> usize {
+        self.shared().inbox.len()
+    }
+
+    /// How many QoS 0 messages were dropped because the program, while it waited for the server, did not take those that
+    /// stood before the answer. See [`ConnectOptions::inbox_limits`].
+    #[must_use]
+    pub fn dropped_messages(&self) -> u64 {
+        self.shared().inbox.dropped()
+    }
+
+    /// How many QoS 1 and 2 publications are on their way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.shared().lock().session.in_flight()
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    fn connect_now(&self) -> Result<ConnectResult, ClientError> {
+        let shared = self.shared();
+        if !shared.begin_connecting() {
+            return self.reconnect(None);
+        }
+        let connected = driver::connect(shared);
+        if let Err(error) = &connected {
+            shared.end(error);
+        }
+        shared.end_connecting();
+        connected
     }
 }
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("client_id", &self.client_id())
+            .field("broker", &self.shared().endpoint)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.disconnect();
+    }
+}
+
+/// `hbmqtt/` and 16 letters and digits: 23 bytes, which every server takes.
+///
+/// Source: MQTT 3.1.1 §3.1.3.1 [MQTT311-3.1.3-5].
+fn random_client_id() -> Result<ByteString, ClientError> {
+    let mut id = String::from("hbmqtt/");
+    let random = SystemRandom::new();
+    while id.len() < CLIENT_ID_BYTES {
+        let mut byte = [0];
+        random
+            .fill(&mut byte)
+            .map_err(|_| ClientError::invalid("client_id", "no randomness for a generated one"))?;
+        // Values that would favour some characters are left out: 248 is the largest multiple of 62.
+        if let [byte @ 0..=247] = byte
+            && let Some(letter) = ALPHABET.get(usize::from(byte) % ALPHABET.len())
+        {
+            id.push(char::from(*letter));
+        }
+    }
+    Ok(id.into())
+}
+
+const CLIENT_ID_BYTES: usize = 23;
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,7 @@ pub struct ConnectOptions {
     pub(crate) user_properties: Vec<UserProperty>,
     pub(crate) tls: TlsOptions,
     pub(crate) extra_headers: Vec<(String, String)>,
-    pub(crate) bind_address: Option<String>,
+    pub(crate) bind_address: Option<IpAddr>,
     pub(crate) on_state: Option<StateCallback>,
 }
 
@@ -416,8 +417,8 @@ impl ConnectOptions {
 
     /// The local address to connect from. Default: the system's choice.
     #[must_use]
-    pub fn bind_address(mut self, address: impl Into<String>) -> Self {
-        self.bind_address = Some(address.into());
+    pub fn bind_address(mut self, address: IpAddr) -> Self {
+        self.bind_address = Some(address);
         self
     }
 

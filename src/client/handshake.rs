@@ -1,0 +1,299 @@
+//! From an address to CONNACK: dial, CONNECT, and what the server says to it.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+
+use super::options::{ConnectOptions, TlsOptions, WillOptions};
+use super::shared::{Shared, now};
+use super::{ClientError, Phase, Refusal, packet_log};
+use crate::net::Socket;
+use crate::net::dial::{self, DialOptions};
+use crate::net::tls::{CaSources, ClientTls, ClientTlsOptions, Verification};
+use crate::net::transport::Received;
+use crate::net::url::Endpoint;
+use crate::outbox::{OutBuf, Outbox, OutboxEvent, OutboxOptions};
+use crate::proto::packet::Packet;
+use crate::proto::packet::connack::Connack;
+use crate::proto::packet::connect::{Connect, ConnectProperties, Will};
+use crate::proto::{Decoder, ProtocolError, ProtocolVersion, ReasonCode, codec};
+
+/// A connection on which the server has accepted the client.
+#[derive(Debug)]
+pub(crate) struct Established {
+    pub(crate) socket: Arc<Socket>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) decoder: Decoder,
+    /// Plain bytes that came after CONNACK.
+    pub(crate) early: BytesMut,
+    pub(crate) connack: Connack,
+    /// The Client Identifier in use from now on.
+    pub(crate) client_id: ByteString,
+}
+
+/// One attempt to connect.
+///
+/// # Errors
+/// [`ClientError::Network`], [`ClientError::Timeout`], [`ClientError::Refused`]; [`ClientError::Malformed`] and
+/// [`ClientError::Protocol`] when it is no MQTT server.
+// BLOCKS: until CONNACK, at most for `connect_timeout`.
+pub(crate) fn establish(
+    shared: &Arc<Shared>,
+    clean_start: bool,
+) -> Result<Established, ClientError> {
+    let options = &shared.options;
+    let deadline = now() + options.connect_timeout;
+    let client_id = shared.lock().result.client_id.clone();
+    let dialled = dial::dial(&shared.endpoint, &shared.dial)?;
+    let socket = Arc::new(dialled.socket);
+    let outbox = Outbox::new(
+        Arc::clone(&socket),
+        dialled.layers,
+        OutboxOptions {
+            write_timeout: options.write_timeout,
+            soft_limit_bytes: options.send_buffer_bytes,
+            ..OutboxOptions::default()
+        },
+        on_outbox_event(Arc::downgrade(shared)),
+    );
+    let mut greeting = Greeting {
+        socket,
+        outbox,
+        decoder: decoder(options),
+        received: BytesMut::from(&dialled.early[..]),
+        deadline,
+    };
+    let connect = connect_packet(options, &shared.endpoint, client_id.clone(), clean_start);
+    let connack = match greeting.exchange(connect) {
+        Ok(connack) => connack,
+        Err(error) => {
+            greeting.outbox.abort();
+            return Err(error);
+        }
+    };
+    let assigned = connack.properties.assigned_client_identifier.clone();
+    Ok(Established {
+        socket: greeting.socket,
+        outbox: greeting.outbox,
+        decoder: greeting.decoder,
+        early: greeting.received,
+        connack,
+        client_id: assigned.unwrap_or(client_id),
+    })
+}
+
+/// A connection before CONNACK.
+struct Greeting {
+    socket: Arc<Socket>,
+    outbox: Arc<Outbox>,
+    decoder: Decoder,
+    received: BytesMut,
+    deadline: Instant,
+}
+
+impl Greeting {
+    fn exchange(&mut self, connect: Connect) -> Result<Connack, ClientError> {
+        let version = connect.version;
+        let client_id = connect.client_id.clone();
+        let mut out = OutBuf::new();
+        codec::encode(
+            &Packet::Connect(Box::new(connect)),
+            version,
+            out.bytes_mut(),
+        )?;
+        if packet_log::is_on() {
+            packet_log::sent(&client_id, version, &out);
+        }
+        let _ = self.outbox.send(&mut out);
+        let packet = self.first_packet(&client_id)?;
+        let Packet::Connack(connack) = packet else {
+            return Err(ProtocolError::WrongDirection.into());
+        };
+        if connack.reason.is_error() {
+            return Err(refusal(*connack, version));
+        }
+        Ok(*connack)
+    }
+
+    fn first_packet(&mut self, client_id: &str) -> Result<Packet, ClientError> {
+        let mut raw = [0; 1024];
+        loop {
+            if let Some(frame) = self.decoder.frame(&self.received)? {
+                let bytes = self.received.split_to(frame.total_bytes as usize).freeze();
+                let packet = self.decoder.decode(frame, &bytes)?;
+                packet_log::received(client_id, frame, &packet);
+                return Ok(packet);
+            }
+            let left = self.deadline.saturating_duration_since(now());
+            if left.is_zero() {
+                return Err(ClientError::Timeout(Phase::Connack));
+            }
+            self.socket.set_read_timeout(Some(left)).map_err(network)?;
+            let read = match self.socket.read(&mut raw) {
+                Ok(0) => return Err(ClientError::ConnectionLost),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => continue,
+                Err(error) => return Err(network(error)),
+            };
+            let raw = raw.get(..read).unwrap_or_default();
+            match self.outbox.receive(raw, &mut self.received)? {
+                Received::Closed if self.received.is_empty() => {
+                    return Err(ClientError::ConnectionLost);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What dialling needs; reads the files that the options name.
+// BLOCKS: while files are read.
+pub(crate) fn dial_options(
+    options: &ConnectOptions,
+    endpoint: &Endpoint,
+) -> Result<DialOptions, ClientError> {
+    let tls = endpoint
+        .tls
+        .then(|| ClientTls::new(&tls_options(&options.tls)))
+        .transpose()?;
+    if !endpoint.websocket && !options.extra_headers.is_empty() {
+        log::warn!("extra headers have no effect without WebSocket");
+    }
+    Ok(DialOptions {
+        connect_timeout: options.connect_timeout,
+        bind: options.bind_address,
+        tls,
+        extra_headers: options.extra_headers.clone(),
+        max_message_bytes: options.max_packet_bytes as usize,
+    })
+}
+
+fn tls_options(options: &TlsOptions) -> ClientTlsOptions {
+    let verification = if options.insecure_skip_verification {
+        log::warn!("TLS certificates are not verified: anybody can pose as the server");
+        Verification::InsecureNothing
+    } else if options.insecure_skip_host_name {
+        log::warn!("the host name in TLS certificates is not verified");
+        Verification::InsecureAnyName
+    } else {
+        Verification::Full
+    };
+    ClientTlsOptions {
+        ca: CaSources {
+            file: options.ca_file.clone(),
+            path: options.ca_path.clone(),
+            data: options.ca_data.clone(),
+        },
+        certificate: options.cert_file.clone().zip(options.key_file.clone()),
+        verification,
+        ..ClientTlsOptions::default()
+    }
+}
+
+fn decoder(options: &ConnectOptions) -> Decoder {
+    Decoder {
+        max_packet_bytes: options.max_packet_bytes,
+        ..Decoder::new(options.version)
+    }
+}
+
+/// Events come from a thread of the outbox, without a lock held.
+fn on_outbox_event(shared: Weak<Shared>) -> Box<dyn Fn(OutboxEvent) + Send + Sync> {
+    Box::new(move |event| {
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        match event {
+            OutboxEvent::Drained => {
+                // Who waits for room looks under the lock: without it the wake-up could come between look and wait.
+                drop(shared.lock());
+                shared.notify();
+            }
+            OutboxEvent::Failed(error) => {
+                log::debug!("sending failed: {error}");
+                shared.inbox.poke();
+            }
+        }
+    })
+}
+
+fn connect_packet(
+    options: &ConnectOptions,
+    endpoint: &Endpoint,
+    client_id: ByteString,
+    clean_start: bool,
+) -> Connect {
+    let version = options.version;
+    let user_name = options
+        .user_name
+        .clone()
+        .or_else(|| endpoint.user.clone().map(ByteString::from));
+    let password = options
+        .password
+        .clone()
+        .or_else(|| endpoint.password.clone().map(Bytes::from))
+        .filter(|_| user_name.is_some() || version.allows_password_without_user_name());
+    Connect {
+        version,
+        clean_start,
+        keep_alive: options.keep_alive,
+        client_id,
+        will: options.will.as_ref().map(will_packet),
+        user_name,
+        password,
+        properties: if version.has_properties() {
+            connect_properties(options)
+        } else {
+            ConnectProperties::default()
+        },
+    }
+}
+
+fn connect_properties(options: &ConnectOptions) -> ConnectProperties {
+    let for_ever = (!options.clean_start).then_some(u32::MAX);
+    ConnectProperties {
+        session_expiry_interval: options.session_expiry.or(for_ever),
+        receive_maximum: Some(options.receive_maximum),
+        maximum_packet_size: Some(options.max_packet_bytes)
+            .filter(|bytes| *bytes < codec::MAX_PACKET_BYTES),
+        topic_alias_maximum: Some(options.topic_alias_maximum).filter(|aliases| *aliases > 0),
+        request_response_information: options.request_response_information.then_some(true),
+        request_problem_information: (!options.request_problem_information).then_some(false),
+        user_properties: options.user_properties.clone(),
+        authentication_method: None,
+        authentication_data: None,
+    }
+}
+
+fn will_packet(will: &WillOptions) -> Will {
+    Will {
+        qos: will.qos,
+        retain: will.retain,
+        topic: will.topic.clone(),
+        payload: will.payload.clone(),
+        delay_interval: will.delay,
+        properties: will.properties.clone(),
+    }
+}
+
+fn refusal(connack: Connack, version: ProtocolVersion) -> ClientError {
+    let on_the_wire = if version.has_reason_codes() {
+        Some(connack.reason.as_u8())
+    } else {
+        connack.reason.connect_return_code()
+    };
+    ClientError::Refused(Arc::new(Refusal {
+        reason: connack.reason,
+        return_code: on_the_wire.unwrap_or(ReasonCode::UnspecifiedError.as_u8()),
+        reason_string: connack.properties.reason_string,
+        server_reference: connack.properties.server_reference,
+        user_properties: connack.properties.user_properties,
+    }))
+}
+
+fn network(error: io::Error) -> ClientError {
+    ClientError::Network(Arc::new(error.into()))
+}

@@ -1,0 +1,220 @@
+//! MQTT 5.0: limits obeyed, reasons told.
+
+use bytestring::ByteString;
+
+use super::server::{ok, serve};
+use super::*;
+use crate::proto::ProtocolVersion;
+use crate::proto::packet::Ack;
+use crate::proto::packet::ack::AckProperties;
+use crate::proto::packet::disconnect::Disconnect;
+
+fn options5() -> ConnectOptions {
+    options().version(ProtocolVersion::V5)
+}
+
+fn connack(change: impl FnOnce(&mut ConnackProperties)) -> Connack {
+    let mut connack = Connack::new(false, ReasonCode::Success);
+    change(&mut connack.properties);
+    connack
+}
+
+/// [MQTT-3.2.2-11], [MQTT-3.2.2-14], [MQTT-3.2.2-15]
+#[test]
+fn what_the_server_does_not_offer_is_not_sent() {
+    let (url, server) = serve(|server| {
+        let limited = connack(|properties| {
+            properties.maximum_qos = Some(QOS1);
+            properties.retain_available = Some(false);
+            properties.maximum_packet_size = Some(50);
+            properties.wildcard_subscription_available = Some(false);
+            properties.shared_subscription_available = Some(false);
+            properties.subscription_identifiers_available = Some(false);
+            properties.assigned_client_identifier = Some(ByteString::from_static("assigned"));
+        });
+        server.welcome_with(limited).0.until_end()
+    });
+    let client = options5().client_id("").connect(&url).unwrap();
+    assert_eq!(client.client_id(), "assigned");
+    let refused = |result: Result<_, ClientError>| match result {
+        Err(ClientError::NotAvailable(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+    let published = |options: PublishOptions, payload: &str| {
+        refused(client.publish("a", payload, options).map(|_| ()))
+    };
+    let subscribed = |filter: &str| refused(client.subscribe([(filter, QOS0)]).map(|_| ()));
+    let options = PublishOptions::new;
+    assert_eq!(
+        published(options().qos(QOS2), "x"),
+        ReasonCode::QosNotSupported
+    );
+    assert_eq!(
+        published(options().retain(true), "x"),
+        ReasonCode::RetainNotSupported
+    );
+    let long = "x".repeat(50);
+    assert_eq!(
+        published(options().qos(QOS0), &long),
+        ReasonCode::PacketTooLarge
+    );
+    assert_eq!(
+        published(options().qos(QOS1), &long),
+        ReasonCode::PacketTooLarge
+    );
+    assert_eq!(
+        subscribed("a/#"),
+        ReasonCode::WildcardSubscriptionsNotSupported
+    );
+    assert_eq!(
+        subscribed("$share/a/b"),
+        ReasonCode::SharedSubscriptionsNotSupported
+    );
+    assert_eq!(subscribed(&long), ReasonCode::PacketTooLarge);
+    let with_id = SubscribeOptions::new().identifier(1);
+    assert_eq!(
+        refused(client.subscribe_with([("a", QOS0)], with_id).map(|_| ())),
+        ReasonCode::SubscriptionIdentifiersNotSupported
+    );
+    assert_eq!(client.in_flight(), 0);
+    drop(client);
+    let last = server.join().unwrap();
+    assert!(matches!(last, Some(Packet::Disconnect(_))), "{last:?}");
+}
+
+#[test]
+fn an_error_of_an_acknowledgement_is_the_error_of_the_call() {
+    let (url, server) = serve(|server| {
+        let (mut peer, _) = server.welcome(false);
+        let refused = |id, reason| {
+            let mut ack = Ack::new(id, reason);
+            ack.properties = Some(Box::new(AckProperties {
+                reason_string: Some(ByteString::from_static("no more")),
+                ..AckProperties::default()
+            }));
+            ack
+        };
+        let id = peer.publish().packet_id.unwrap();
+        peer.send(&Packet::Puback(refused(id, ReasonCode::QuotaExceeded)));
+        let id = peer.publish().packet_id.unwrap();
+        peer.send(&Packet::Pubrec(refused(id, ReasonCode::NotAuthorized)));
+        let id = peer.publish().packet_id.unwrap();
+        peer.send(&Packet::Puback(Ack::new(
+            id,
+            ReasonCode::NoMatchingSubscribers,
+        )));
+        peer.until_end();
+    });
+    let client = options5().connect(&url).unwrap();
+    let error = client.publish("a", "b", QOS1).unwrap_err();
+    assert_eq!(error.reason(), Some(ReasonCode::QuotaExceeded));
+    assert!(error.to_string().ends_with(": no more"), "{error}");
+    let error = client.publish("a", "b", QOS2).unwrap_err();
+    assert_eq!(error.reason(), Some(ReasonCode::NotAuthorized));
+    let published = client.publish("a", "b", QOS1).unwrap();
+    assert_eq!(published.reason, ReasonCode::NoMatchingSubscribers);
+    drop(client);
+    server.join().unwrap();
+}
+
+/// [MQTT-3.3.4-9]
+#[test]
+fn the_servers_receive_maximum_is_the_window() {
+    let (url, server) = serve(|server| {
+        let narrow = connack(|properties| properties.receive_maximum = Some(1));
+        let (mut peer, connect) = server.welcome_with(narrow);
+        assert_eq!(connect.properties.receive_maximum, Some(256));
+        for _ in 0..5 {
+            let id = peer.publish().packet_id.unwrap();
+            peer.socket
+                .set_read_timeout(Some(Duration::from_millis(10)))
+                .unwrap();
+            assert!(peer.try_receive().is_err(), "more than one in flight");
+            peer.socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            peer.send(&Packet::Puback(ok(id)));
+        }
+        peer.until_end();
+    });
+    let client = options5().connect(&url).unwrap();
+    for _ in 0..5 {
+        let _ = client.publish_nowait("a", "b", QOS1).unwrap();
+    }
+    while client.in_flight() > 0 {
+        std::thread::yield_now();
+    }
+    drop(client);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_server_that_takes_the_session_elsewhere_is_not_connected_to_again() {
+    let (url, server) = serve(|server| {
+        let (peer, _) = server.welcome(false);
+        let taken_over = Disconnect::new(ReasonCode::SessionTakenOver);
+        peer.send(&Packet::Disconnect(Box::new(taken_over)));
+        peer
+    });
+    let client = options5().connect(&url).unwrap();
+    let error = client.recv().unwrap_err();
+    assert_eq!(error.reason(), Some(ReasonCode::SessionTakenOver));
+    server.join().unwrap();
+}
+
+#[test]
+fn properties_travel_both_ways() {
+    let (url, server) = serve(|server| {
+        let (mut peer, connect) = server.welcome(false);
+        let publish = peer.publish();
+        peer.send(&Packet::Publish(Box::new(publish.clone())));
+        peer.until_end();
+        (connect, publish)
+    });
+    let client = options5()
+        .session_expiry(Duration::from_secs(60))
+        .user_property("who", "me")
+        .connect(&url)
+        .unwrap();
+    let sent = PublishOptions::new()
+        .message_expiry(Duration::from_secs(5))
+        .content_type("text/plain")
+        .response_topic("answers")
+        .correlation_data("42")
+        .user_property("a", "1")
+        .user_property("a", "2")
+        .utf8();
+    client.publish("x", "y", sent).unwrap();
+    let message = client.recv_timeout(DEADLINE).unwrap();
+    let properties = message.properties().unwrap();
+    assert_eq!(properties.message_expiry_interval, Some(5));
+    assert_eq!(properties.content_type.as_deref(), Some("text/plain"));
+    assert_eq!(properties.response_topic.as_deref(), Some("answers"));
+    assert_eq!(properties.correlation_data.as_deref(), Some(&b"42"[..]));
+    assert_eq!(message.user_properties().len(), 2);
+    drop(client);
+    let (connect, _) = server.join().unwrap();
+    assert_eq!(connect.properties.session_expiry_interval, Some(60));
+    assert_eq!(connect.properties.user_properties.len(), 1);
+}
+
+/// Where a session outlives its connection, an automatic reconnect goes on with it.
+#[test]
+fn clean_start_holds_for_the_first_connection_of_a_kept_session() {
+    let (url, server) = serve(|server| {
+        let (peer, first) = server.welcome(false);
+        drop(peer);
+        let (mut peer, second) = server.welcome(true);
+        peer.until_end();
+        (first.clean_start, second.clean_start)
+    });
+    let client = options5()
+        .session_expiry(Duration::from_secs(60))
+        .connect(&url)
+        .unwrap();
+    let events = client.events();
+    while !matches!(
+        events.recv_timeout(DEADLINE).unwrap(),
+        StateEvent::Connected { .. }
+    ) {}
+    drop(client);
+    assert_eq!(server.join().unwrap(), (true, false));
+}
