@@ -2,8 +2,6 @@
 
 pub mod net;
 pub mod outbox;
-#[cfg(any(feature = "broker", feature = "client"))]
-mod packet_log;
 pub mod proto;
 pub mod thread;
 

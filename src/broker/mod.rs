@@ -185,6 +185,30 @@ impl Broker {
         }
     }
 
+    /// Reads all that [`start`](Self::start) would read: the settings of plugins, password, ACL and certificate files. Opens
+    /// no listener and starts nothing.
+    ///
+    /// # Errors
+    /// What `start` would fail with, ports in use excepted.
+    ///
+    /// # Blocking
+    /// Reads the files that the settings name.
+    pub fn check(&mut self) -> Result<(), BrokerError> {
+        let config = &self.config;
+        let plugins = PluginHost::new(config, &mut self.plugins, Arc::default())?;
+        let mut extensions = self.extensions.clone();
+        plugins.extend(&mut extensions);
+        let read = AuthChains::load(config, extensions)
+            .map(drop)
+            .map_err(BrokerError::from);
+        let read = read.and_then(|()| {
+            let mut listeners = config.listeners.iter();
+            listeners.try_for_each(|listener| acceptor(listener, &config.limits).map(drop))
+        });
+        self.plugins = plugins.stop();
+        read
+    }
+
     fn launch(&mut self) -> Result<Running, BrokerError> {
         let config = Arc::new(self.config.clone());
         for warning in &config.warnings {

@@ -26,6 +26,7 @@ mod handshake;
 mod inbox;
 mod message;
 mod options;
+mod packet_log;
 mod reconnect;
 mod session;
 mod shared;
