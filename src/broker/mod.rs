@@ -251,7 +251,8 @@ impl Broker {
             half_open: HalfOpen::new(Arc::clone(metrics)),
             last_connection: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
-            threads: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
+            handshakes: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
+            readers: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
             max_connections: max_connections(config),
             memory: MemoryWatch::new(config.limits.max_memory),
         });
@@ -455,8 +456,10 @@ impl Running {
         }
         drop(self.stop_memory);
         join(self.memory);
-        let stopped = self.services.threads.wait_until_inactive(deadline);
-        self.services.threads.close_idle();
+        // A handshake that is just ending may still start a reader: in this order nobody is missed.
+        let pools = [&self.services.handshakes, &self.services.readers];
+        let stopped = pools.iter().all(|pool| pool.wait_until_inactive(deadline));
+        pools.iter().for_each(|pool| pool.close_idle());
         if stopped {
             Ok(())
         } else {
@@ -609,7 +612,7 @@ fn accept_loop(
         let id = services.next_connection();
         let (own, connection) = (Arc::clone(services), Arc::clone(state));
         let run = move || serve(&own, &connection, socket, id, opened_at);
-        if let Err(error) = services.threads.run(format!("conn-{id}"), run) {
+        if let Err(error) = services.handshakes.run(format!("handshake-{id}"), run) {
             log::error!(
                 "Listener '{}': no thread for a connection: {error}",
                 state.name

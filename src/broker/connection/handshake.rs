@@ -365,7 +365,9 @@ impl Newcomer<'_> {
             topic_alias_maximum,
             max_qos: self.max_qos(),
             connect_expiry: expiry,
-            client: Arc::new(self.session_info(connect, &identity, will.as_ref(), keep_alive)),
+            client: self.services.plugins.wants_packets().then(|| {
+                Arc::new(self.session_info(connect, &identity, will.as_ref(), keep_alive))
+            }),
         });
         let (reply, answer) = bounded(1);
         let attach = Attach {

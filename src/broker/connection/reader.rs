@@ -43,6 +43,8 @@ pub(super) struct ReadBuffer {
     bytes: Vec<u8>,
     /// The last read filled what it was given: there is more.
     busy: bool,
+    /// TLS or WebSocket said goodbye behind the last bytes.
+    ended: bool,
     received: u64,
 }
 
@@ -117,13 +119,16 @@ impl ReadBuffer {
     /// # Blocking
     /// On the socket.
     fn read(&mut self, socket: &Socket, outbox: &Arc<Outbox>) -> Result<(), ReadError> {
-        if outbox.is_plain() {
+        if self.ended {
+            Err(ReadError::Closed)
+        } else if outbox.is_plain() {
             self.read_plain(socket)
         } else {
             self.read_layered(socket, outbox)
         }
     }
 
+    #[inline(never)]
     fn read_plain(&mut self, socket: &Socket) -> Result<(), ReadError> {
         if self.busy {
             self.bytes.reserve(BUSY_READ_BYTES);
@@ -148,6 +153,7 @@ impl ReadBuffer {
     }
 
     /// Reads through TLS and WebSocket. One read of the socket may bring nothing for us.
+    #[inline(never)]
     fn read_layered(&mut self, socket: &Socket, outbox: &Arc<Outbox>) -> Result<(), ReadError> {
         let mut quiet = [0; QUIET_READ_BYTES];
         let mut large = if self.busy {
@@ -169,7 +175,8 @@ impl ReadBuffer {
             .receive(raw.get(..count).unwrap_or_default(), &mut plain)
             .map_err(ReadError::Net)?;
         self.bytes.extend_from_slice(&plain);
-        if received == Received::Closed && plain.is_empty() {
+        self.ended = received == Received::Closed;
+        if self.ended && plain.is_empty() {
             Err(ReadError::Closed)
         } else {
             Ok(())
@@ -193,6 +200,7 @@ fn checked(result: std::io::Result<usize>) -> Result<usize, ReadError> {
 ///
 /// # Blocking
 /// Until then; the outbox ends it after some seconds.
+#[inline(never)]
 pub(super) fn linger(socket: &Socket) {
     if socket.set_read_timeout(Some(LINGER)).is_ok() {
         socket.discard_until_end();
@@ -219,7 +227,7 @@ pub(super) struct Settled {
     pub(super) topic_alias_maximum: u16,
     pub(super) max_qos: QoS,
     pub(super) connect_expiry: u32,
-    pub(super) client: Arc<SessionInfo>,
+    pub(super) client: Option<Arc<SessionInfo>>,
 }
 
 /// The reading side of one attached connection.
@@ -253,8 +261,8 @@ pub(super) struct Reader {
     packet_began_at: Option<Instant>,
     inbound: Vec<Inbound>,
     counts: Counts,
-    /// Who is connected, for plugins.
-    client: Arc<SessionInfo>,
+    /// Who is connected, if a plugin wants to see packets.
+    client: Option<Arc<SessionInfo>>,
 }
 
 /// What one batch adds to the metrics.
@@ -406,6 +414,7 @@ impl Reader {
     }
 
     /// Decodes every whole packet in the buffer and hands them to the router as one command.
+    #[inline(never)]
     fn process(&mut self) -> Result<(), End> {
         if self.decoder.frame(&self.buffer.bytes)?.is_none() {
             return Ok(());
@@ -464,8 +473,8 @@ impl Reader {
     }
 
     fn on_packet(&mut self, data: &Bytes, at: usize, end: usize, frame: Frame) -> Result<(), End> {
-        if self.services.plugins.wants_packets() {
-            self.show_packet(data, at, end, frame);
+        if let Some(client) = &self.client {
+            self.show_packet(client, data, at, end, frame);
         }
         match frame.packet_type {
             PacketType::Publish => return self.on_publish(data, at, end, frame),
@@ -755,11 +764,18 @@ impl Reader {
         });
     }
 
-    fn show_packet(&mut self, data: &Bytes, at: usize, end: usize, frame: Frame) {
+    fn show_packet(
+        &self,
+        client: &Arc<SessionInfo>,
+        data: &Bytes,
+        at: usize,
+        end: usize,
+        frame: Frame,
+    ) {
         let Ok(packet) = self.decoder.decode(frame, &data.slice(at..end)) else {
             return;
         };
-        let client = Arc::clone(&self.client);
+        let client = Arc::clone(client);
         self.services.plugins.fire(Event::PacketReceived {
             packet: Box::new(packet),
             client,
