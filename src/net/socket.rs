@@ -58,6 +58,40 @@ pub enum PeerAddress {
     Mem(Arc<str>),
 }
 
+/// The system's own probes of a silent TCP connection: a peer that vanished is noticed without any traffic of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpKeepAlive {
+    /// Silence before the first probe: whole seconds, 1 to 32,767; zero = no probes. Default 60 s.
+    pub idle: Duration,
+    /// Time between probes: whole seconds, 1 to 32,767. Default 10 s.
+    pub interval: Duration,
+    /// Probes without an answer until the connection is given up, 1 to 127. Default 6.
+    pub probes: u32,
+}
+
+impl Default for TcpKeepAlive {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60),
+            interval: Duration::from_secs(10),
+            probes: 6,
+        }
+    }
+}
+
+impl TcpKeepAlive {
+    fn set(self, stream: &TcpStream) -> io::Result<()> {
+        let on = !self.idle.is_zero();
+        sockopt::set_socket_keepalive(stream, on)?;
+        if on {
+            sockopt::set_tcp_keepidle(stream, self.idle)?;
+            sockopt::set_tcp_keepintvl(stream, self.interval)?;
+            sockopt::set_tcp_keepcnt(stream, self.probes)?;
+        }
+        Ok(())
+    }
+}
+
 impl Socket {
     /// Takes over a TCP connection: no Nagle delay, keep-alive probes after 60 s, then 6 of them every 10 s.
     ///
@@ -65,14 +99,22 @@ impl Socket {
     /// The system refuses an option; the connection is usually gone already.
     pub fn tcp(stream: TcpStream, peer: SocketAddr) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        sockopt::set_socket_keepalive(&stream, true)?;
-        sockopt::set_tcp_keepidle(&stream, KEEPALIVE_IDLE)?;
-        sockopt::set_tcp_keepintvl(&stream, KEEPALIVE_INTERVAL)?;
-        sockopt::set_tcp_keepcnt(&stream, KEEPALIVE_PROBES)?;
+        TcpKeepAlive::default().set(&stream)?;
         Ok(Self {
             stream: Arc::new(Stream::Tcp(stream)),
             peer: peer.into(),
         })
+    }
+
+    /// Sets when the system asks a silent TCP peer whether it is still there. Does nothing for other sockets.
+    ///
+    /// # Errors
+    /// The system refuses an option; the connection is usually gone already.
+    pub fn set_tcp_keep_alive(&self, keep_alive: TcpKeepAlive) -> io::Result<()> {
+        match &*self.stream {
+            Stream::Tcp(stream) => keep_alive.set(stream),
+            Stream::Unix(_) => Ok(()),
+        }
     }
 
     /// Takes over a connection on a Unix socket, or one end of a pair inside the process.
@@ -302,10 +344,6 @@ impl fmt::Display for PeerAddress {
     }
 }
 
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_PROBES: u32 = 6;
-
 /// The system takes a timeout of zero for none at all.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 
@@ -334,6 +372,38 @@ mod tests {
         assert_eq!(read, b"abcde");
         other.write_all(b"f").unwrap();
         assert_eq!(one.read(&mut buffer).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_tcp_socket_is_probed_as_it_was_told() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        let socket = Socket::tcp(stream.try_clone().unwrap(), address).unwrap();
+        let options = || TcpKeepAlive {
+            idle: match sockopt::socket_keepalive(&stream).unwrap() {
+                true => sockopt::tcp_keepidle(&stream).unwrap(),
+                false => Duration::ZERO,
+            },
+            interval: sockopt::tcp_keepintvl(&stream).unwrap(),
+            probes: sockopt::tcp_keepcnt(&stream).unwrap(),
+        };
+        assert_eq!(options(), TcpKeepAlive::default());
+        let wanted = TcpKeepAlive {
+            idle: Duration::from_secs(7),
+            interval: Duration::from_secs(3),
+            probes: 2,
+        };
+        socket.set_tcp_keep_alive(wanted).unwrap();
+        assert_eq!(options(), wanted);
+        let off = TcpKeepAlive {
+            idle: Duration::ZERO,
+            ..wanted
+        };
+        socket.set_tcp_keep_alive(off).unwrap();
+        assert_eq!(options(), off);
+        let (mem, _other) = Socket::pair("test").unwrap();
+        mem.set_tcp_keep_alive(wanted).unwrap();
     }
 
     #[test]

@@ -248,6 +248,10 @@ fn limits(section: Section<'_>) -> Limits {
     let mut limits = Limits::default();
     let above_zero = |field: &Field<'_>| field.duration(MILLISECOND..=Duration::MAX);
     let or_zero = |field: &Field<'_>| field.duration(Duration::ZERO..=Duration::MAX);
+    // What Linux takes.
+    let probing = |field: &Field<'_>| field.duration(SECOND..=Duration::from_secs(32_767));
+    let probing_or_zero =
+        |field: &Field<'_>| field.duration(Duration::ZERO..=Duration::from_secs(32_767));
     // The protocol's own maximum where it is a 16 bit number.
     let window = |field: &Field<'_>| match field.integer(0..=65_535)? {
         0 => Some(u16::MAX),
@@ -278,12 +282,12 @@ fn limits(section: Section<'_>) -> Limits {
     set!(
         limits.tcp_keepalive_idle,
         section.field("tcp-keepalive-idle"),
-        or_zero
+        probing_or_zero
     );
     set!(
         limits.tcp_keepalive_interval,
         section.field("tcp-keepalive-interval"),
-        above_zero
+        probing
     );
     set!(
         limits.tcp_keepalive_probes,
@@ -451,16 +455,6 @@ fn limits(section: Section<'_>) -> Limits {
         or_zero
     );
     set!(
-        limits.websocket_read_buffer,
-        section.field("websocket-read-buffer"),
-        buffer_size
-    );
-    set!(
-        limits.websocket_write_buffer,
-        section.field("websocket-write-buffer"),
-        buffer_size
-    );
-    set!(
         limits.max_plugin_events,
         section.field("max-plugin-events"),
         at_least_one
@@ -484,16 +478,6 @@ fn packet_size(field: &Field<'_>) -> Option<usize> {
         size @ 64..=MAX_PACKET => Some(size),
         size => {
             field.problem(format!("{size} is not in the range 64 to {MAX_PACKET}"));
-            None
-        }
-    }
-}
-
-fn buffer_size(field: &Field<'_>) -> Option<usize> {
-    match field.bytes()? {
-        size @ 512..=MAX_PACKET => Some(size),
-        size => {
-            field.problem(format!("{size} is not in the range 512 to {MAX_PACKET}"));
             None
         }
     }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::net::socket::TcpKeepAlive;
+
 /// Section `limits`: the fields are named like their keys (`max_packet_size` is `max-packet-size`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -15,9 +17,9 @@ pub struct Limits {
     /// The longest Keep Alive in seconds; `None` = any, off included. MQTT 5.0 clients are told (Server Keep Alive), others
     /// are refused with return code 2.
     pub max_keepalive: Option<u16>,
-    /// TCP keepalive: silence before the first probe, 60 s; zero = no probes.
+    /// TCP keepalive: silence before the first probe, in whole seconds, 60 s; zero = no probes.
     pub tcp_keepalive_idle: Duration,
-    /// TCP keepalive: time between probes, 10 s.
+    /// TCP keepalive: time between probes, in whole seconds, 10 s.
     pub tcp_keepalive_interval: Duration,
     /// TCP keepalive: probes without an answer until the peer is taken for dead, 6.
     pub tcp_keepalive_probes: u32,
@@ -84,12 +86,20 @@ pub struct Limits {
     pub max_failed_logins: u32,
     /// The longest such delay: 30 s; it starts with 1 s and doubles. Zero = no delays.
     pub max_login_delay: Duration,
-    /// Bytes of a WebSocket connection's read buffer: 4 KiB.
-    pub websocket_read_buffer: usize,
-    /// Bytes that may wait to be written to a WebSocket connection: 1 MiB.
-    pub websocket_write_buffer: usize,
     /// Events that wait for plugins: 10,000; the next ones are dropped and counted.
     pub max_plugin_events: usize,
+}
+
+impl Limits {
+    /// The three `tcp-keepalive` keys.
+    #[must_use]
+    pub fn tcp_keep_alive(&self) -> TcpKeepAlive {
+        TcpKeepAlive {
+            idle: self.tcp_keepalive_idle,
+            interval: self.tcp_keepalive_interval,
+            probes: self.tcp_keepalive_probes,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -133,8 +143,6 @@ impl Default for Limits {
             password_cache: Duration::from_secs(600),
             max_failed_logins: 5,
             max_login_delay: Duration::from_secs(30),
-            websocket_read_buffer: 4 * KIB,
-            websocket_write_buffer: MIB,
             max_plugin_events: 10_000,
         }
     }

@@ -364,8 +364,8 @@ fn each_message_names_key_line_and_column() {
             "line 1, column 27: limits.max-packet-size: 1073741824 is not in the range 64 to 268435460",
         ),
         (
-            "limits: {websocket-read-buffer: 0}",
-            "line 1, column 33: limits.websocket-read-buffer: 0 is not in the range 512 to 268435460",
+            "limits: {tcp-keepalive-interval: 0}",
+            "line 1, column 34: limits.tcp-keepalive-interval: 0ns is not in the range 1s to 32767s",
         ),
         (
             "limits: {max-sessions: -1}",
@@ -1026,8 +1026,6 @@ fn each_key_of_limits_arrives() {
         "password-cache: 0" => password_cache = Duration::ZERO;
         "max-failed-logins: 3" => max_failed_logins = 3;
         "max-login-delay: 3" => max_login_delay = 3 * SECOND;
-        "websocket-read-buffer: 8KiB" => websocket_read_buffer = 8_192;
-        "websocket-write-buffer: 8KiB" => websocket_write_buffer = 8_192;
         "max-plugin-events: 3" => max_plugin_events = 3;
     }
 }

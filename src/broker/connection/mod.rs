@@ -23,7 +23,8 @@ use super::metrics::Metrics;
 use super::plugin::PluginHost;
 use super::router::command::{Command, ConnectionId, DetachCause, Origin};
 use crate::net::error::NetError;
-use crate::net::socket::{PeerAddress, Socket};
+
+use crate::net::socket::{PeerAddress, Socket, TcpKeepAlive};
 use crate::net::transport::{Acceptor, accept};
 use crate::outbox::{OutBuf, Outbox, OutboxEvent, OutboxOptions};
 use crate::proto::packet::Packet;
@@ -161,6 +162,12 @@ fn open(
     let settings = services.settings();
     let limits = &settings.config.limits;
     let deadline = opened_at + limits.connect_timeout;
+    let keep_alive = limits.tcp_keep_alive();
+    if keep_alive != TcpKeepAlive::default()
+        && let Err(error) = socket.set_tcp_keep_alive(keep_alive)
+    {
+        log::debug!("{} cannot be probed: {error}", socket.peer());
+    }
     let half_open = services
         .half_open
         .enter(id, &socket, limits.max_half_open_connections);
