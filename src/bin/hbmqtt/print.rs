@@ -241,8 +241,6 @@ fn print_limits(out: &mut Printer, limits: &Limits) {
         password_cache,
         max_failed_logins,
         max_login_delay,
-        websocket_read_buffer,
-        websocket_write_buffer,
         max_plugin_events,
     } = limits;
     out.key("connect-timeout", seconds(*connect_timeout));
@@ -303,8 +301,6 @@ fn print_limits(out: &mut Printer, limits: &Limits) {
     out.key("password-cache", seconds(*password_cache));
     out.key("max-failed-logins", *max_failed_logins);
     out.key("max-login-delay", seconds(*max_login_delay));
-    out.key("websocket-read-buffer", *websocket_read_buffer);
-    out.key("websocket-write-buffer", *websocket_write_buffer);
     out.key("max-plugin-events", *max_plugin_events);
 }
 
