@@ -45,9 +45,7 @@ impl Message {
 
     /// The message in a PUBLISH that arrived at `now`, under the Topic Name that its topic or alias stands for.
     ///
-    /// `buffer` is the whole read buffer that `publish` was decoded from, not only its packet. A payload that is at least
-    /// half of it shares the buffer; a smaller one is copied, so that a queued message does not keep a read buffer alive
-    /// that is many times its size.
+    /// `buffer` is the whole read buffer that `publish` was decoded from, not only its packet; see [`share_or_copy`].
     #[must_use]
     pub fn from_publish(
         publish: &PublishView<'_>,
@@ -123,11 +121,16 @@ fn forwarded(
     (kept, expires_at)
 }
 
-fn share_or_copy(part: &[u8], buffer: &Bytes) -> Bytes {
+/// A part of a read buffer, to be kept for long. A large part that is at least half of the buffer shares it; any other
+/// is copied, so that a queued message does not keep a buffer alive that is many times its size. What counts as large
+/// is measured against the room of a read buffer, which may be longer than what was read.
+#[must_use]
+pub fn share_or_copy(part: &[u8], buffer: &Bytes) -> Bytes {
     if part.is_empty() {
         return Bytes::new();
     }
-    let mostly = part.len() >= buffer.len().saturating_sub(part.len());
+    let rest = buffer.len().saturating_sub(part.len());
+    let mostly = part.len() >= rest && part.len() >= SHARED_BYTES;
     let (inside, outside) = (part.as_ptr_range(), buffer.as_ptr_range());
     if mostly && inside.start >= outside.start && inside.end <= outside.end {
         return buffer.slice_ref(part);
@@ -148,6 +151,9 @@ fn properties_bytes(properties: &PublishProperties) -> usize {
         ]);
     parts.fold(0, usize::saturating_add)
 }
+
+/// Half of a read buffer.
+const SHARED_BYTES: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -176,14 +182,20 @@ mod tests {
 
     #[test]
     fn a_small_payload_is_copied_and_a_large_one_shared() {
-        let buffer = Bytes::from(vec![7; 1000]);
+        let buffer = Bytes::from(vec![7; 65_536]);
         let small = Message::from_publish(&view(&buffer[10..26], None), &buffer, topic(), now());
         assert!(buffer.is_unique());
         assert_eq!(small.payload, buffer[10..26]);
+        let alone = buffer.slice(..300);
+        let small = Message::from_publish(&view(&alone[10..], None), &alone, topic(), now());
+        assert_eq!(small.payload, alone[10..]);
+        assert_ne!(small.payload.as_ptr(), alone[10..].as_ptr());
+        drop(alone);
+        assert!(buffer.is_unique());
         let large = Message::from_publish(&view(&buffer[100..], None), &buffer, topic(), now());
         assert!(!buffer.is_unique());
         assert_eq!(large.payload.as_ptr(), buffer[100..].as_ptr());
-        let other = vec![1; 600];
+        let other = vec![1; 40_000];
         let foreign = Message::from_publish(&view(&other, None), &buffer, topic(), now());
         assert_eq!(foreign.payload, other);
     }

@@ -149,7 +149,8 @@ impl Retained {
     }
 
     /// All messages, in the order of [`next`](Self::next).
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
+    #[cfg(test)]
+    fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
         self.ordered
             .values()
             .filter_map(|place| self.messages.get(*place))

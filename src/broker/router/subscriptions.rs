@@ -92,7 +92,8 @@ pub(crate) struct Receivers {
 
 impl Receivers {
     /// Nobody receives.
-    pub(crate) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.direct.is_empty() && self.groups.is_empty()
     }
 
@@ -152,8 +153,6 @@ pub(crate) struct GroupId {
 pub(crate) struct Group {
     /// Share Name.
     pub(crate) name: ShareName,
-    /// Topic Filter.
-    pub(crate) filter: TopicFilter,
     /// The members, at least one, each session once, in the order in which they came.
     pub(crate) members: Vec<Member>,
     /// Who is next in turn: an index into `members`.
@@ -172,19 +171,6 @@ pub(crate) struct Member {
 }
 
 impl Group {
-    /// The next member in turn of those that `can_take` the message; the one after it is next.
-    pub(crate) fn take_turn(&mut self, can_take: impl Fn(&Member) -> bool) -> Option<Member> {
-        let turns = (self.next..self.members.len()).chain(0..self.next);
-        for index in turns {
-            let Some(member) = self.members.get(index).filter(|member| can_take(member)) else {
-                continue;
-            };
-            self.next = (index + 1) % self.members.len();
-            return Some(*member);
-        }
-        None
-    }
-
     /// `false`: the session was no member before.
     fn join(&mut self, member: Member) -> bool {
         match self.position(member.slot) {
@@ -429,7 +415,6 @@ impl Subscriptions {
         let number = self.groups_made;
         let group = Group {
             name: name.clone(),
-            filter: filter.clone(),
             members: vec![member],
             next: 0,
         };

@@ -43,7 +43,8 @@ impl<K: Copy + Eq + Hash + Ord> Timers<K> {
     }
 
     /// The deadline of `key`.
-    pub(crate) fn deadline(&self, key: K) -> Option<Instant> {
+    #[cfg(test)]
+    fn deadline(&self, key: K) -> Option<Instant> {
         self.deadlines.get(&key).copied()
     }
 
@@ -65,7 +66,8 @@ impl<K: Copy + Eq + Hash + Ord> Timers<K> {
     }
 
     /// How many deadlines are set.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.order.len()
     }
 }

@@ -251,6 +251,13 @@ impl<M> Outgoing<M> {
         self.complete(id, State::AwaitsPubcomp)
     }
 
+    /// Ends the flow `id` without the peer and takes its message: the PUBLISH is larger than the peer's new connection
+    /// takes, and counts as sent. [MQTT-3.1.2-25]
+    pub fn discard(&mut self, id: PacketId) -> Option<M> {
+        let state = self.flows.get(id)?.state;
+        self.complete(id, state).ok()
+    }
+
     /// The connection is gone: everything in flight waits to be sent again on the next one, and its Receive Maximum
     /// counts from the start. Identifiers of SUBSCRIBE and UNSUBSCRIBE are free.
     pub fn on_disconnected(&mut self) {

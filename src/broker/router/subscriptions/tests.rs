@@ -165,7 +165,7 @@ fn long_topics_are_matched_without_the_cache() {
 }
 
 #[test]
-fn members_of_a_group_take_turns() {
+fn a_group_keeps_its_members_and_whose_turn_it_is() {
     let mut subscriptions = Subscriptions::new();
     for slot in 1..=3 {
         let member = with_id(QOS1, slot);
@@ -184,24 +184,21 @@ fn members_of_a_group_take_turns() {
     let name = |id: &GroupId| subscriptions.group(*id).unwrap().name == "g";
     let id = *groups.iter().find(|id| name(id)).unwrap();
     let group = subscriptions.group_mut(id).unwrap();
-    assert_eq!((group.filter.as_str(), group.members.len()), ("a/#", 3));
-    let mut turn = |skip: u32| {
-        let group = subscriptions.group_mut(id).unwrap();
-        group
-            .take_turn(|member| member.slot != skip)
-            .map(|member| member.slot)
-    };
-    let turns: Vec<_> = (0..4).filter_map(|_| turn(0)).collect();
-    assert_eq!(turns, [1, 2, 3, 1]);
-    assert_eq!((turn(2), turn(2), turn(2)), (Some(3), Some(1), Some(3)));
+    let members: Vec<_> = group.members.iter().map(|member| member.slot).collect();
+    assert_eq!(members, [1, 2, 3]);
+    group.next = 1;
 
     // Whoever leaves does not change whose turn it is.
+    let next = |subscriptions: &Subscriptions| {
+        let group = subscriptions.group(id).unwrap();
+        group.members[group.next].slot
+    };
     assert!(subscriptions.unsubscribe(1, &filter("a/#"), Some(&share("g"))));
     assert!(!subscriptions.unsubscribe(1, &filter("a/#"), Some(&share("g"))));
-    let group = subscriptions.group_mut(id).unwrap();
-    assert_eq!(group.take_turn(|_| true).unwrap().slot, 2);
-    assert_eq!(group.take_turn(|_| false), None);
+    assert_eq!(next(&subscriptions), 2);
     assert!(subscriptions.unsubscribe(2, &filter("a/#"), Some(&share("g"))));
+    assert_eq!(next(&subscriptions), 3);
+    subscriptions.group_mut(id).unwrap().next = 0;
     assert!(subscriptions.unsubscribe(3, &filter("a/#"), Some(&share("g"))));
     assert!(subscriptions.group(id).is_none());
     assert_eq!(subscriptions.receivers("a/c").groups.len(), 1);
@@ -308,7 +305,7 @@ impl Naive {
         sessions.into_iter().map(receiver).collect()
     }
 
-    fn groups(&self, topic: &str) -> Vec<(String, String, Vec<SessionSlot>)> {
+    fn groups(&self, topic: &str) -> Vec<(String, Vec<SessionSlot>)> {
         let mut groups: BTreeMap<(String, String), Vec<SessionSlot>> = BTreeMap::new();
         for (slot, share, text) in self.0.keys() {
             if let Some(share) = share
@@ -318,8 +315,10 @@ impl Naive {
                 group.push(*slot);
             }
         }
-        let flat = |((share, text), slots)| (share, text, slots);
-        groups.into_iter().map(flat).collect()
+        let flat = |((share, _), slots)| (share, slots);
+        let mut groups: Vec<_> = groups.into_iter().map(flat).collect();
+        groups.sort();
+        groups
     }
 }
 
@@ -400,7 +399,7 @@ fn check(subscriptions: &mut Subscriptions, naive: &Naive, topic: &str) {
             let group = subscriptions.group(id).unwrap();
             let mut members: Vec<_> = group.members.iter().map(|member| member.slot).collect();
             members.sort_unstable();
-            (group.name.to_string(), group.filter.to_string(), members)
+            (group.name.to_string(), members)
         })
         .collect();
     groups.sort();

@@ -189,6 +189,22 @@ fn draining_takes_every_message_in_order() {
     assert!(outgoing.release_id(subscribe));
 }
 
+/// [MQTT-3.1.2-25]
+#[test]
+fn a_discarded_message_frees_the_window_and_is_not_sent_again() {
+    let mut outgoing = Outgoing::new(2);
+    for message in ["a", "b"] {
+        outgoing.start(message, QOS2).unwrap();
+    }
+    outgoing.on_disconnected();
+    assert_eq!(outgoing.next_resend(), Some(publish(1, &"a", QOS2)));
+    assert_eq!(outgoing.discard(id(1)), Some("a"));
+    assert_eq!(outgoing.discard(id(1)), None);
+    assert_eq!(outgoing.discard(id(2)), Some("b"));
+    assert!(!outgoing.has_resends());
+    assert!(outgoing.has_room() && outgoing.is_empty());
+}
+
 #[test]
 fn identifiers_of_subscribe_are_no_part_of_the_window() {
     let mut outgoing = Outgoing::new(1);
