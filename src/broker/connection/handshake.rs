@@ -157,8 +157,9 @@ impl Newcomer<'_> {
         }
         let user_name = certified
             .map(ByteString::from)
-            .or_else(|| connect.user_name.clone());
-        let mut client_id = connect.client_id.clone();
+            .or_else(|| connect.user_name.as_deref().map(ByteString::from));
+        // Copies: a session must not keep the packet alive, and with it the password.
+        let mut client_id = ByteString::from(&*connect.client_id);
         if config.use_username_as_clientid {
             match &user_name {
                 Some(name) => client_id = name.clone(),

@@ -664,7 +664,8 @@ impl Reader {
                 continue;
             }
             filters.push(Ok(RequestedFilter {
-                text: text.clone(),
+                // A copy: a subscription must not keep the read buffer alive.
+                text: ByteString::from(&**text),
                 share,
                 filter,
                 options: *options,

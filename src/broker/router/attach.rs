@@ -119,11 +119,13 @@ impl Router {
         let mut connack = attach.connack;
         connack.session_present = session_present;
         link.push_packet(&Packet::Connack(connack));
+        // Now, not at the end of the batch: the connection's thread may answer PINGREQ or say goodbye as soon as it has
+        // its answer, and nothing may come before CONNACK. [MQTT-3.2.0-1]
+        let _ = link.outbox.send(&mut std::mem::take(&mut link.pending));
         session.link = Some(link);
         self.sessions.online += 1;
         self.peak_online = self.peak_online.max(self.sessions.online);
         self.sessions.count_packets_sent(1);
-        self.sessions.touch(slot);
         self.metrics.connections_accepted.increment();
         // The plugins hear of it before anything that the client sends can arrive.
         self.fire_for_client(slot, |client| Event::ClientConnected { client });

@@ -214,9 +214,11 @@ impl Router {
             Packet::Pubrec(ack) => {
                 use crate::proto::flow::outgoing::{AckError, Next};
                 match session.outgoing.on_pubrec(ack.packet_id, ack.reason) {
-                    Ok(Next::Completed(_)) => {}
+                    // A flow that the client ended has no PUBREL, and one of QoS 1 neither. [MQTT-4.3.3-4]
+                    Ok(Next::Completed(_)) | Err(AckError::WrongState) => {}
+                    Err(AckError::UnknownPacketId) if ack.reason.is_error() => {}
                     // A repeated PUBREC is answered like the first one.
-                    Ok(Next::Release) | Err(AckError::WrongState) => {
+                    Ok(Next::Release) => {
                         self.sessions.acknowledge(
                             slot,
                             PacketType::Pubrel,
@@ -361,9 +363,8 @@ impl Router {
             };
             link.touched = false;
             if link.pending.is_empty() {
-                continue;
-            }
-            if few && link.outbox.is_plain() {
+                // Touched, and nothing came of it.
+            } else if few && link.outbox.is_plain() {
                 // What does not go now, goes later; `Drained` tells when a full outbox has room.
                 let _ = link.outbox.send(&mut link.pending);
             } else {
@@ -421,3 +422,6 @@ impl RouterSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

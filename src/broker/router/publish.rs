@@ -21,8 +21,8 @@ use crate::proto::{PacketId, PacketType, QoS, ReasonCode};
 pub(super) struct Routed {
     /// Sessions and groups whose filters match.
     matched: usize,
-    /// Sessions that had no place for it.
-    dropped: usize,
+    /// Sessions whose queue is full.
+    queues_full: usize,
     /// It could not be kept as the retained message.
     not_retained: bool,
 }
@@ -159,7 +159,7 @@ impl Router {
                 ReasonCode::QuotaExceeded,
                 Some("the broker keeps no more retained messages"),
             )
-        } else if routed.dropped > 0 && self.sessions.settings.queue_full == QueueFull::Reject {
+        } else if routed.queues_full > 0 && self.sessions.settings.queue_full == QueueFull::Reject {
             (
                 ReasonCode::QuotaExceeded,
                 Some("the queue of a subscriber is full"),
@@ -197,14 +197,22 @@ impl Router {
             .link
             .as_ref()
             .is_some_and(|link| link.version.has_reason_codes());
-        if let Err(error) = session.incoming.on_publish(packet_id, refusal.qos) {
-            self.metrics.protocol_errors.increment();
-            self.expel(origin.slot, error.reason(), now);
-            return;
-        }
         let exactly_once = refusal.qos == QoS::ExactlyOnce;
-        if !exactly_once || has_reasons {
-            session.incoming.on_acknowledged(packet_id);
+        let mut reason = refusal.reason;
+        match session.incoming.on_publish(packet_id, refusal.qos) {
+            Err(error) => {
+                self.metrics.protocol_errors.increment();
+                self.expel(origin.slot, error.reason(), now);
+                return;
+            }
+            Ok(Verdict::Deliver) => {
+                if !exactly_once || has_reasons {
+                    session.incoming.on_acknowledged(packet_id);
+                }
+            }
+            // It was taken when it came first, whatever the rules say now. [MQTT-4.3.3-10]
+            Ok(Verdict::Duplicate) => reason = ReasonCode::Success,
+            Ok(Verdict::IdInUse) => reason = ReasonCode::PacketIdentifierInUse,
         }
         let kind = if exactly_once {
             PacketType::Pubrec
@@ -215,8 +223,8 @@ impl Router {
             origin.slot,
             kind,
             packet_id,
-            refusal.reason,
-            Some(refusal.text),
+            reason,
+            Some(refusal.text).filter(|_| reason == refusal.reason),
         );
     }
 
@@ -272,17 +280,12 @@ impl Router {
         } = self;
         let receivers = subscriptions.receivers(publication.topic);
         for receiver in &receivers.direct {
-            let receiver = if from == Some(receiver.slot) {
-                if receiver.no_local {
-                    continue;
-                }
-                receiver.without_local.as_deref().unwrap_or(receiver)
-            } else {
-                receiver
+            let Some(receiver) = receiver.for_publisher(from == Some(receiver.slot)) else {
+                continue;
             };
             routed.matched += 1;
-            if sessions.deliver(receiver, publication, now) == Delivered::Dropped {
-                routed.dropped += 1;
+            if sessions.deliver(receiver, publication, now) == Delivered::QueueFull {
+                routed.queues_full += 1;
             }
         }
         if receivers.groups.is_empty() {
@@ -300,8 +303,8 @@ impl Router {
                 continue;
             };
             routed.matched += 1;
-            if sessions.deliver(&receiver, publication, now) == Delivered::Dropped {
-                routed.dropped += 1;
+            if sessions.deliver(&receiver, publication, now) == Delivered::QueueFull {
+                routed.queues_full += 1;
             }
         }
         routed

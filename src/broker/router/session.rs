@@ -259,9 +259,11 @@ impl Link {
         self.backlog + self.pending.len()
     }
 
-    /// The same bytes that the publisher sent are right for this client.
+    /// The same bytes are right for this client as for others: nothing in them is its own, and no size is too large.
     pub(super) fn takes_frames_as_they_are(&self) -> bool {
-        self.aliases.is_none() && self.mount_point.is_none()
+        self.aliases.is_none()
+            && self.mount_point.is_none()
+            && self.maximum_packet_size == usize::MAX
     }
 
     /// Whether the client takes a PUBLISH of this size.

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use slab::Slab;
 
@@ -18,6 +17,7 @@ use crate::broker::config::QueueFull;
 use crate::broker::metrics::Metrics;
 use crate::outbox::OutBuf;
 use crate::proto::flow::outgoing::Resend;
+use crate::proto::message::share_or_copy;
 use crate::proto::packet::publish::{PublishHead, PublishProperties, encode_head};
 use crate::proto::{Message, PacketId, PacketType, ProtocolVersion, QoS, ReasonCode, TopicName};
 
@@ -80,8 +80,10 @@ pub(super) struct Frame<'a> {
 pub(super) enum Delivered {
     /// Sent or queued.
     Yes,
-    /// The session had no place for it.
+    /// Not for this session: offline at QoS 0, slow, denied, or too large.
     Dropped,
+    /// Its queue is full.
+    QueueFull,
 }
 
 impl<'a> Publication<'a> {
@@ -102,12 +104,7 @@ impl<'a> Publication<'a> {
     /// The message as something to keep; made once.
     pub(super) fn message(&mut self) -> Option<Arc<Message>> {
         if self.shared.is_none() {
-            // A small message is copied, so that it does not pin the buffer it came in.
-            let payload = if self.payload.bytes.len() * 2 > self.payload.shared.len() {
-                self.payload.shared.slice_ref(self.payload.bytes)
-            } else {
-                Bytes::copy_from_slice(self.payload.bytes)
-            };
+            let payload = share_or_copy(self.payload.bytes, self.payload.shared);
             self.shared = Some(Arc::new(Message {
                 topic: TopicName::parse(self.topic).ok()?,
                 payload,
@@ -305,7 +302,8 @@ impl Sessions {
 
     /// Takes a link's bytes back after they were handed over.
     pub(super) fn give_back(&mut self, buffer: OutBuf) {
-        if self.spares.len() < SPARE_BUFFERS && buffer.capacity() <= SPARE_BUFFER_BYTES {
+        let worth_keeping = (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity());
+        if worth_keeping && self.spares.len() < SPARE_BUFFERS {
             self.spares.push(buffer);
         }
     }
@@ -444,7 +442,7 @@ impl Sessions {
             log_dropped(session, dropped, now);
         }
         if queue_is_full(session, size, settings) {
-            return Delivered::Dropped;
+            return Delivered::QueueFull;
         }
         self.queued += 1;
         self.queued_bytes += size;
@@ -489,6 +487,7 @@ impl Sessions {
                 match resend_one(session, now) {
                     None => return,
                     Some(Resent::Pubrel) => self.packets_sent += 1,
+                    Some(Resent::Discarded) => self.metrics.dropped_too_large.increment(),
                     Some(Resent::Publish(bytes)) => {
                         self.publish_sent += 1;
                         self.publish_bytes_sent += bytes;
@@ -597,17 +596,23 @@ fn send(session: &mut Session, delivery: Delivery, now: Instant) -> bool {
     true
 }
 
-/// What [`resend_one`] sent: PUBREL, or PUBLISH with so many payload bytes.
+/// What [`resend_one`] sent: PUBREL, PUBLISH with so many payload bytes, or nothing.
 enum Resent {
     Pubrel,
     Publish(u64),
+    Discarded,
 }
 
-/// Sends the next packet of a flow that was interrupted. `None`: the window has no room for it.
+/// Sends the next packet of a flow that was interrupted. `None`: the window has no room for it. A message that is larger
+/// than the client takes on its new connection is discarded as if it had been sent. [MQTT-3.1.2-25]
 fn resend_one(session: &mut Session, now: Instant) -> Option<Resent> {
     let Session { outgoing, link, .. } = session;
     let link = link.as_mut()?;
     match outgoing.next_resend()? {
+        Resend::Publish { id, message, .. } if !link.fits(&message.outbound()) => {
+            outgoing.discard(id);
+            Some(Resent::Discarded)
+        }
         Resend::Pubrel { id } => {
             link.push_ack(PacketType::Pubrel, id, ReasonCode::Success, None);
             Some(Resent::Pubrel)

@@ -1,0 +1,199 @@
+//! What the router answers, byte by byte, over a socket.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::broker::{Broker, Config};
+
+/// CONNECT of 5.0 with Clean Start as `flags` bit 0x02 and these properties.
+fn connect(client_id: &str, flags: u8, properties: &[u8]) -> Vec<u8> {
+    let mut body = b"\0\x04MQTT\x05".to_vec();
+    body.extend([flags, 0, 0, u8::try_from(properties.len()).unwrap()]);
+    body.extend(properties);
+    body.extend(text(client_id));
+    packet(0x10, &body)
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).unwrap();
+    [&length.to_be_bytes(), text.as_bytes()].concat()
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![first, u8::try_from(body.len()).unwrap()];
+    assert!(body.len() < 128);
+    packet.extend(body);
+    packet
+}
+
+fn subscribe(filter: &str, options: u8) -> Vec<u8> {
+    let body = [&[0, 1, 0][..], &text(filter), &[options]].concat();
+    packet(0x82, &body)
+}
+
+/// PUBLISH without properties; identifier 0 at QoS 0.
+fn publish(first: u8, topic: &str, id: u8, payload: &[u8]) -> Vec<u8> {
+    let id: &[u8] = if id == 0 { &[] } else { &[0, id] };
+    packet(first, &[&text(topic), id, &[0], payload].concat())
+}
+
+const PINGREQ: [u8; 2] = [0xC0, 0];
+const PINGRESP: [u8; 2] = [0xD0, 0];
+const DISCONNECT: [u8; 2] = [0xE0, 0];
+const CLEAN_START: u8 = 0x02;
+/// Session Expiry Interval 100.
+const EXPIRY: [u8; 5] = [0x11, 0, 0, 0, 100];
+
+struct Peer(TcpStream);
+
+impl Peer {
+    fn open(address: SocketAddr, packets: &[u8]) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        let deadline = Some(Duration::from_secs(10));
+        stream.set_read_timeout(deadline).unwrap();
+        let mut peer = Self(stream);
+        peer.send(packets);
+        peer
+    }
+
+    /// Connects and takes CONNACK.
+    fn connected(address: SocketAddr, connect: &[u8]) -> Self {
+        let mut peer = Self::open(address, connect);
+        assert_eq!(peer.read()[0], 0x20);
+        peer
+    }
+
+    fn send(&mut self, packets: &[u8]) {
+        self.0.write_all(packets).unwrap();
+    }
+
+    /// One whole packet of fewer than 128 bytes.
+    fn read(&mut self) -> Vec<u8> {
+        let mut packet = vec![0; 2];
+        self.0.read_exact(&mut packet).unwrap();
+        let length = usize::from(packet[1]);
+        packet.resize(2 + length, 0);
+        self.0.read_exact(&mut packet[2..]).unwrap();
+        packet
+    }
+
+    /// Sends `packets` and takes the next packet that comes.
+    fn ask(&mut self, packets: &[u8]) -> Vec<u8> {
+        self.send(packets);
+        self.read()
+    }
+}
+
+/// Asks until it is so. What is asked takes the time that it takes the router to answer.
+#[expect(clippy::disallowed_methods, reason = "the test has a deadline")]
+fn until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < deadline);
+    }
+}
+
+fn start(settings: &str) -> (Broker, SocketAddr) {
+    let text = format!("listeners:\n  default:\n    bind: 127.0.0.1:0\n{settings}");
+    let mut broker = Broker::new(Config::parse(&text).unwrap());
+    broker.start().unwrap();
+    let address = broker.local_addr("default").unwrap();
+    (broker, address)
+}
+
+/// [MQTT-3.2.0-1]
+#[test]
+fn nothing_comes_before_connack() {
+    let (_broker, address) = start("");
+    for round in 0..50 {
+        let both = [
+            connect(&format!("c{round}"), CLEAN_START, &[]),
+            PINGREQ.to_vec(),
+        ]
+        .concat();
+        let mut peer = Peer::open(address, &both);
+        assert_eq!(peer.read()[0], 0x20);
+        assert_eq!(peer.read(), PINGRESP);
+    }
+}
+
+/// [MQTT-3.1.2-24], [MQTT-3.1.2-25]
+#[test]
+fn a_message_too_large_for_one_receiver_is_dropped_for_it_alone() {
+    let (_broker, address) = start("");
+    let small = connect("small", CLEAN_START, &[0x27, 0, 0, 0, 30]);
+    let mut small = Peer::connected(address, &small);
+    let mut large = Peer::connected(address, &connect("large", CLEAN_START, &[]));
+    for peer in [&mut small, &mut large] {
+        assert_eq!(peer.ask(&subscribe("t", 0))[0], 0x90);
+    }
+    let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
+    sender.send(&publish(0x30, "t", 0, &[b'x'; 50]));
+    sender.send(&publish(0x30, "t", 0, b"fits"));
+    assert_eq!(large.read(), publish(0x30, "t", 0, &[b'x'; 50]));
+    assert_eq!(large.read(), publish(0x30, "t", 0, b"fits"));
+    assert_eq!(small.read(), publish(0x30, "t", 0, b"fits"));
+}
+
+/// [MQTT-3.1.2-25]
+#[test]
+fn a_message_sent_again_keeps_to_the_new_maximum_packet_size() {
+    let (_broker, address) = start("");
+    let mut peer = Peer::connected(address, &connect("again", CLEAN_START, &EXPIRY));
+    assert_eq!(peer.ask(&subscribe("t", 1))[0], 0x90);
+    let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
+    assert_eq!(sender.ask(&publish(0x32, "t", 1, &[b'x'; 50]))[0], 0x40);
+    assert_eq!(sender.ask(&publish(0x32, "t", 2, b"fits"))[0], 0x40);
+    assert_eq!(peer.read(), publish(0x32, "t", 1, &[b'x'; 50]));
+    assert_eq!(peer.read(), publish(0x32, "t", 2, b"fits"));
+    drop(peer);
+    let properties = [&EXPIRY[..], &[0x27, 0, 0, 0, 30]].concat();
+    let mut peer = Peer::connected(address, &connect("again", 0, &properties));
+    assert_eq!(peer.read(), publish(0x3A, "t", 2, b"fits"));
+}
+
+/// [MQTT-4.3.3-4]
+#[test]
+fn only_a_pubrec_of_success_is_answered_with_pubrel() {
+    let (_broker, address) = start("");
+    let mut peer = Peer::connected(address, &connect("c", CLEAN_START, &[]));
+    // Refused, with an identifier that is not in use: nothing follows.
+    peer.send(&packet(0x50, &[0, 9, 0x97]));
+    // Success, with an identifier that is not in use: Packet Identifier not found.
+    assert_eq!(
+        peer.ask(&packet(0x50, &[0, 9])),
+        packet(0x62, &[0, 9, 0x92])
+    );
+    // For a QoS 1 message: nothing follows, and the message is still in flight.
+    assert_eq!(peer.ask(&subscribe("t", 1))[0], 0x90);
+    peer.send(&publish(0x32, "t", 1, b"x"));
+    let mut answers = [peer.read(), peer.read()];
+    answers.sort();
+    assert_eq!(
+        answers,
+        [publish(0x32, "t", 1, b"x"), packet(0x40, &[0, 1])]
+    );
+    peer.send(&packet(0x50, &[0, 1]));
+    assert_eq!(peer.ask(&subscribe("other", 1))[0], 0x90);
+}
+
+#[test]
+fn only_a_full_queue_is_told_to_the_publisher() {
+    let settings = "queue-full: reject\nlimits:\n  max-queued-messages: 1\n";
+    let (broker, address) = start(settings);
+    for (client_id, filter, qos) in [("zero", "q0", 0), ("one", "q1", 1)] {
+        let mut peer = Peer::connected(address, &connect(client_id, CLEAN_START, &EXPIRY));
+        assert_eq!(peer.ask(&subscribe(filter, qos))[0], 0x90);
+        peer.send(&DISCONNECT);
+    }
+    until(|| broker.context().unwrap().stats().unwrap().clients_connected == 0);
+    let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
+    let success = packet(0x40, &[0, 1]);
+    for _ in 0..3 {
+        assert_eq!(sender.ask(&publish(0x32, "q0", 1, b"x")), success);
+    }
+    assert_eq!(sender.ask(&publish(0x32, "q1", 1, b"x")), success);
+    let refused = sender.ask(&publish(0x32, "q1", 1, b"x"));
+    assert_eq!(refused[..5], [0x40, refused[1], 0, 1, 0x97]);
+}
