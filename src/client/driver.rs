@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::handshake::{self, Established};
 use super::reconnect::BackOff;
-use super::session::Effects;
+use super::session::{Announced, Effects};
 use super::shared::{Link, Shared, Urgency, now};
 use super::{ClientError, ClientState, ConnectResult, Phase, StateEvent, packet_log};
 use crate::net::Socket;
@@ -114,7 +114,10 @@ fn attach(shared: &Arc<Shared>, driver: u64, established: Established) -> Option
         number,
         shared.options.version,
         &connack,
-        shared.options.receive_maximum,
+        Announced {
+            receive_maximum: shared.options.receive_maximum,
+            topic_alias_maximum: shared.options.topic_alias_maximum,
+        },
         &mut link.pending,
         &mut effects,
     );

@@ -301,3 +301,118 @@ static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
 /// When somebody waits for the server and nobody takes messages for this long, reading goes on.
 const STALL: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::now;
+    use super::*;
+    use crate::proto::packet::Publish;
+
+    fn message(qos: QoS, number: u16) -> ReceivedMessage {
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: "t".into(),
+            packet_id: PacketId::new(number).filter(|_| qos != QoS::AtMostOnce),
+            properties: None,
+            payload: number.to_be_bytes().to_vec().into(),
+        };
+        ReceivedMessage::new(publish, 1)
+    }
+
+    fn filled(limit: usize, messages: u16, qos: QoS) -> Inbox {
+        let inbox = Inbox::new(limit, usize::MAX);
+        let mut batch = (1..=messages).map(|number| message(qos, number)).collect();
+        inbox.deliver(&mut batch);
+        inbox
+    }
+
+    /// Whether reading goes on at once.
+    fn may_read_now(inbox: &Inbox) -> bool {
+        inbox.may_read(Some(now()), now)
+    }
+
+    #[test]
+    fn reading_stops_at_the_limit_and_goes_on_at_half_of_it() {
+        let inbox = filled(4, 3, QoS::AtMostOnce);
+        assert!(may_read_now(&inbox));
+        inbox.deliver(&mut vec![message(QoS::AtMostOnce, 4)]);
+        assert!(!may_read_now(&inbox));
+        assert_eq!(
+            inbox.take(Wait::No).unwrap(),
+            Some(message(QoS::AtMostOnce, 1))
+        );
+        inbox.take(Wait::No).unwrap();
+        assert!(may_read_now(&inbox));
+    }
+
+    #[test]
+    fn bytes_count_as_well() {
+        let inbox = Inbox::new(100, 7);
+        inbox.deliver(&mut vec![message(QoS::AtMostOnce, 1); 2]);
+        assert!(may_read_now(&inbox), "6 bytes");
+        inbox.deliver(&mut vec![message(QoS::AtMostOnce, 1)]);
+        assert!(!may_read_now(&inbox), "9 bytes");
+    }
+
+    #[test]
+    fn a_taker_that_waits_for_the_server_does_not_stop_the_reading() {
+        let inbox = filled(2, 3, QoS::AtLeastOnce);
+        inbox.take(Wait::No).unwrap();
+        assert!(!may_read_now(&inbox));
+        let waiting = inbox.waiting();
+        assert!(may_read_now(&inbox));
+        drop(waiting);
+        assert!(!may_read_now(&inbox));
+    }
+
+    /// Somebody else will take the messages, so there is no hurry; but not for ever.
+    #[test]
+    fn another_thread_that_waits_stops_it_for_a_while() {
+        let inbox = filled(1, 1, QoS::AtLeastOnce);
+        let _waiting = inbox.waiting();
+        assert!(!may_read_now(&inbox));
+        let before = now();
+        assert!(inbox.may_read(None, now));
+        assert!(now().duration_since(before) >= STALL);
+    }
+
+    #[test]
+    fn beyond_twice_the_limit_qos0_is_dropped_and_the_rest_kept() {
+        let inbox = filled(2, 4, QoS::AtMostOnce);
+        let mut more = vec![message(QoS::AtMostOnce, 5), message(QoS::AtLeastOnce, 6)];
+        assert_eq!(inbox.deliver(&mut more), 1);
+        assert_eq!((inbox.len(), inbox.dropped()), (5, 1));
+    }
+
+    #[test]
+    fn what_was_not_taken_is_given_back_but_qos0() {
+        let inbox = filled(10, 2, QoS::ExactlyOnce);
+        inbox.deliver(&mut vec![message(QoS::AtMostOnce, 0)]);
+        let ids: Vec<u16> = inbox.retract().iter().map(|(id, _)| id.value()).collect();
+        assert_eq!(ids, [1, 2]);
+        assert_eq!(inbox.len(), 1);
+    }
+
+    #[test]
+    fn a_closed_inbox_gives_its_messages_first() {
+        let inbox = filled(10, 1, QoS::AtMostOnce);
+        inbox.close(ClientError::NotConnected);
+        assert!(inbox.take(Wait::Forever).unwrap().is_some());
+        assert!(matches!(
+            inbox.take(Wait::Forever),
+            Err(ClientError::NotConnected)
+        ));
+        inbox.open();
+        assert_eq!(inbox.take(Wait::No).unwrap(), None);
+    }
+
+    #[test]
+    fn a_poke_ends_the_pause() {
+        let inbox = filled(1, 1, QoS::AtMostOnce);
+        inbox.poke();
+        assert!(inbox.may_read(None, now));
+        assert!(!may_read_now(&inbox));
+    }
+}

@@ -13,7 +13,8 @@ use bytestring::ByteString;
 use super::options::{Payload, Subscription};
 use super::token::Slot;
 use super::{ClientError, Published, ReceivedMessage, Rejection};
-use crate::outbox::OutBuf;
+use crate::outbox::{OutBuf, SHARE_FROM_BYTES};
+use crate::proto::flow::alias::{AliasUse, AliasesIn, AliasesOut};
 use crate::proto::flow::incoming::{Incoming, Verdict};
 use crate::proto::flow::outgoing::{AckError, Next, Outgoing, Resend};
 use crate::proto::packet::ack::{self, Ack, AckProperties};
@@ -46,10 +47,18 @@ pub(crate) struct Limits {
     receive_maximum: u16,
     maximum_qos: QoS,
     maximum_packet_bytes: usize,
+    topic_alias_maximum: u16,
     retain_available: bool,
     wildcard_available: bool,
     identifiers_available: bool,
     shared_available: bool,
+}
+
+/// What this side said in CONNECT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Announced {
+    pub(crate) receive_maximum: u16,
+    pub(crate) topic_alias_maximum: u16,
 }
 
 /// What must happen after packets were handled.
@@ -58,16 +67,25 @@ pub(crate) struct Effects {
     /// Messages for the program, in the order of arrival.
     pub(crate) delivered: Vec<ReceivedMessage>,
     /// Publications whose flow is over.
-    pub(crate) completed: Vec<(Arc<Publication>, Result<Published, ClientError>)>,
+    pub(crate) completed: Vec<Completed>,
     /// SUBSCRIBE and UNSUBSCRIBE that were answered.
-    pub(crate) answered: Vec<(Answer, Result<Vec<ReasonCode>, ClientError>)>,
+    pub(crate) answered: Vec<Answered>,
     /// PINGREQ that were answered, or never will be.
-    pub(crate) pongs: Vec<(Arc<Slot<()>>, Result<(), ClientError>)>,
+    pub(crate) pongs: Vec<(Pong, Result<(), ClientError>)>,
     /// Subscriptions that the server did not take back after a reconnect.
     pub(crate) lost_subscriptions: Vec<(ByteString, ReasonCode)>,
     /// There may be room in the window again.
     pub(crate) room: bool,
 }
+
+/// A publication and what became of it.
+pub(crate) type Completed = (Arc<Publication>, Result<Published, ClientError>);
+
+/// Where PINGRESP goes.
+pub(crate) type Pong = Arc<Slot<()>>;
+
+/// A SUBSCRIBE or UNSUBSCRIBE and what the server said.
+pub(crate) type Answered = (Answer, Result<Vec<ReasonCode>, ClientError>);
 
 /// Where the answer to a SUBSCRIBE or UNSUBSCRIBE goes.
 pub(crate) type Answer = Arc<Slot<Vec<ReasonCode>>>;
@@ -80,6 +98,8 @@ pub(crate) struct Session {
     max_in_flight: u16,
     outgoing: Outgoing<Arc<Publication>>,
     incoming: Incoming,
+    aliases_in: AliasesIn,
+    aliases_out: AliasesOut,
     /// QoS 2 messages of this connection that the program has not taken: PUBREC is still owed.
     owed: HashSet<PacketId>,
     requests: VecDeque<Request>,
@@ -123,7 +143,7 @@ enum RequestKind {
 #[derive(Debug)]
 struct Ping {
     sent_at: Instant,
-    answer: Option<Arc<Slot<()>>>,
+    answer: Option<Pong>,
 }
 
 impl Session {
@@ -134,6 +154,8 @@ impl Session {
             max_in_flight,
             outgoing: Outgoing::new(max_in_flight),
             incoming: Incoming::new(u16::MAX),
+            aliases_in: AliasesIn::default(),
+            aliases_out: AliasesOut::default(),
             owed: HashSet::new(),
             requests: VecDeque::new(),
             subscriptions: BTreeMap::new(),
@@ -146,7 +168,7 @@ impl Session {
     /// A connection is made: what was in flight is sent again, what waits for an answer is asked again and, if the
     /// server has no session, every subscription too.
     ///
-    /// `announced` is the Receive Maximum in CONNECT; `connection` is above 0 and never used twice.
+    /// `announced` is what CONNECT said; `connection` is above 0 and never used twice.
     ///
     /// Source: MQTT 5.0 §4.4, §3.1.2.4; MQTT 3.1.1 §4.4, §3.1.2.4.
     pub(crate) fn on_connected(
@@ -154,7 +176,7 @@ impl Session {
         connection: u64,
         version: ProtocolVersion,
         connack: &Connack,
-        announced: u16,
+        announced: Announced,
         out: &mut OutBuf,
         effects: &mut Effects,
     ) {
@@ -168,10 +190,13 @@ impl Session {
         }
         // Before 5.0 the server knows no Receive Maximum, so there is none to break.
         let receive_maximum = if version.has_receive_maximum() {
-            announced
+            announced.receive_maximum
         } else {
             u16::MAX
         };
+        // [MQTT-3.3.2-7]: aliases end with the connection.
+        self.aliases_in = AliasesIn::new(announced.topic_alias_maximum);
+        self.aliases_out = AliasesOut::new(self.limits.topic_alias_maximum.min(MOST_ALIASES));
         self.incoming.on_connected(receive_maximum);
         if !connack.session_present {
             self.restore_subscriptions();
@@ -237,40 +262,16 @@ impl Session {
         self.outgoing.len()
     }
 
-    /// Whether the server takes such a message.
-    pub(crate) fn check_publish(
-        &self,
-        head: &PublishHead<'_>,
-        payload_bytes: usize,
-    ) -> Result<(), ClientError> {
-        if let Some(reason) = self.limits.refuses(head.qos, head.retain) {
-            return Err(ClientError::NotAvailable(reason));
-        }
-        if self.limits.maximum_packet_bytes < usize::MAX
-            && publish::publish_size(head, self.version, payload_bytes)
-                > self.limits.maximum_packet_bytes
-        {
-            return Err(ClientError::NotAvailable(ReasonCode::PacketTooLarge));
-        }
-        Ok(())
-    }
-
     /// Sends a QoS 0 message: nothing is kept.
     pub(crate) fn publish_once(
-        &self,
+        &mut self,
         head: &PublishHead<'_>,
         payload: Payload<'_>,
         out: &mut OutBuf,
     ) -> Result<(), ClientError> {
-        self.check_publish(head, payload.as_slice().len())?;
-        publish::encode_head(
-            head,
-            self.version,
-            payload.as_slice().len(),
-            out.bytes_mut(),
-        )?;
+        self.put_head(head, payload.as_slice().len(), out)?;
         match payload {
-            Payload::Borrowed(bytes) if bytes.len() < crate::outbox::SHARE_FROM_BYTES => {
+            Payload::Borrowed(bytes) if bytes.len() < SHARE_FROM_BYTES => {
                 out.bytes_mut().extend_from_slice(bytes);
             }
             payload => out.push_shared(payload.into_bytes()),
@@ -284,25 +285,17 @@ impl Session {
         publication: &Arc<Publication>,
         out: &mut OutBuf,
     ) -> Result<(), ClientError> {
-        let mut head = publication.head();
-        head.packet_id = PacketId::new(1); // of the same size as any other
-        self.check_publish(&head, publication.payload.len())?;
-        let size = publish::publish_size(&head, self.version, publication.payload.len());
-        if size > codec::MAX_PACKET_BYTES as usize {
-            return Err(crate::proto::EncodeError::PacketTooLarge.into());
-        }
         let Ok(id) = self
             .outgoing
             .start(Arc::clone(publication), publication.qos)
         else {
             return Err(ClientError::Timeout(super::Phase::Room));
         };
-        let sent = put_publish(publication, id, false, self.version, out);
-        if let Err(error) = sent {
+        let sent = self.put_publication(publication, id, false, out);
+        if sent.is_err() {
             abandon(&mut self.outgoing, id, publication.qos);
-            return Err(error.into());
         }
-        Ok(())
+        sent
     }
 
     /// Sends a SUBSCRIBE, or keeps it for the next connection when there is none.
@@ -315,7 +308,7 @@ impl Session {
         out: Option<&mut OutBuf>,
     ) -> Result<(), ClientError> {
         for filter in &filters {
-            self.check_filter(&filter.filter)?;
+            self.check_filter(filter)?;
         }
         if identifier.is_some() && !self.limits.identifiers_available {
             return Err(ClientError::NotAvailable(
@@ -356,7 +349,7 @@ impl Session {
     }
 
     /// Sends PINGREQ.
-    pub(crate) fn ping(&mut self, now: Instant, answer: Option<Arc<Slot<()>>>, out: &mut OutBuf) {
+    pub(crate) fn ping(&mut self, now: Instant, answer: Option<Pong>, out: &mut OutBuf) {
         self.pings.push_back(Ping {
             sent_at: now,
             answer,
@@ -394,10 +387,11 @@ impl Session {
     /// Source: MQTT 5.0 §3.3, §4.3; MQTT 3.1.1 §3.3, §4.3.
     pub(crate) fn on_publish(
         &mut self,
-        publish: Publish,
+        mut publish: Publish,
         out: &mut OutBuf,
         effects: &mut Effects,
     ) -> Result<(), ClientError> {
+        self.resolve_alias(&mut publish)?;
         if let Some(id) = publish.packet_id {
             match self.incoming.on_publish(id, publish.qos)? {
                 Verdict::Deliver if publish.qos == QoS::ExactlyOnce => {
@@ -450,6 +444,20 @@ impl Session {
             | Packet::Subscribe(_)
             | Packet::Unsubscribe(_)
             | Packet::Pingreq => return Err(ProtocolError::WrongDirection.into()),
+        }
+        Ok(())
+    }
+
+    /// Puts the topic in for which an alias stands. [MQTT-3.3.2-8], [MQTT-3.3.2-12]
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), ClientError> {
+        let Some(properties) = &publish.properties else {
+            return Ok(());
+        };
+        if let Some(topic) = self
+            .aliases_in
+            .resolve(properties.topic_alias, &publish.topic)?
+        {
+            publish.topic = topic.clone().into_byte_string();
         }
         Ok(())
     }
@@ -677,11 +685,7 @@ impl Session {
                 }
                 Some(Resend::Publish { id, message, .. }) => (id, Arc::clone(message)),
             };
-            let mut head = publication.head();
-            head.packet_id = Some(id);
-            let sent = self
-                .check_publish(&head, publication.payload.len())
-                .and_then(|()| Ok(put_publish(&publication, id, dup, self.version, out)?));
+            let sent = self.put_publication(&publication, id, dup, out);
             if let Err(error) = sent {
                 abandon(&mut self.outgoing, id, publication.qos);
                 effects.completed.push((publication, Err(error)));
@@ -689,8 +693,13 @@ impl Session {
         }
     }
 
-    fn check_filter(&self, filter: &ByteString) -> Result<(), ClientError> {
-        let (share, filter) = topic::parse_subscription(filter)?;
+    fn check_filter(&self, subscription: &Subscription) -> Result<(), ClientError> {
+        let (share, filter) = topic::parse_subscription(&subscription.filter)?;
+        if share.is_some() && subscription.options.no_local {
+            // [MQTT-3.8.3-4]
+            let problem = "cannot be set for a shared subscription";
+            return Err(ClientError::invalid("no_local", problem));
+        }
         if share.is_some() && !self.limits.shared_available {
             return Err(ClientError::NotAvailable(
                 ReasonCode::SharedSubscriptionsNotSupported,
@@ -701,6 +710,70 @@ impl Session {
                 ReasonCode::WildcardSubscriptionsNotSupported,
             ));
         }
+        Ok(())
+    }
+
+    fn put_publication(
+        &mut self,
+        publication: &Publication,
+        id: PacketId,
+        dup: bool,
+        out: &mut OutBuf,
+    ) -> Result<(), ClientError> {
+        let head = PublishHead {
+            dup,
+            packet_id: Some(id),
+            ..publication.head()
+        };
+        self.put_head(&head, publication.payload.len(), out)?;
+        out.push_shared(publication.payload.clone());
+        Ok(())
+    }
+
+    /// Appends what stands before the payload, with an alias instead of the topic where the server allows one.
+    fn put_head(
+        &mut self,
+        head: &PublishHead<'_>,
+        payload_bytes: usize,
+        out: &mut OutBuf,
+    ) -> Result<(), ClientError> {
+        if let Some(reason) = self.limits.refuses(head.qos, head.retain) {
+            return Err(ClientError::NotAvailable(reason));
+        }
+        let alias = self.aliases_out.assign(head.topic);
+        let (topic, topic_alias) = match alias {
+            AliasUse::None => return self.put_plain_head(head, payload_bytes, out),
+            AliasUse::New(alias) => (head.topic, alias),
+            AliasUse::Known(alias) => ("", alias),
+        };
+        let aliased = PublishHead {
+            topic,
+            topic_alias: Some(topic_alias),
+            ..*head
+        };
+        let put = self.put_plain_head(&aliased, payload_bytes, out);
+        if put.is_err() && alias == AliasUse::New(topic_alias) {
+            // The server never hears of it; without the alias the packet may be small enough.
+            self.aliases_out.forget(topic_alias);
+            return self.put_plain_head(head, payload_bytes, out);
+        }
+        put
+    }
+
+    fn put_plain_head(
+        &self,
+        head: &PublishHead<'_>,
+        payload_bytes: usize,
+        out: &mut OutBuf,
+    ) -> Result<(), ClientError> {
+        // [MQTT-3.2.2-15]
+        if self.limits.maximum_packet_bytes < usize::MAX
+            && publish::publish_size(head, self.version, payload_bytes)
+                > self.limits.maximum_packet_bytes
+        {
+            return Err(ClientError::NotAvailable(ReasonCode::PacketTooLarge));
+        }
+        publish::encode_head(head, self.version, payload_bytes, out.bytes_mut())?;
         Ok(())
     }
 
@@ -766,6 +839,7 @@ impl Limits {
             maximum_packet_bytes: properties
                 .maximum_packet_size
                 .map_or(usize::MAX, |bytes| bytes as usize),
+            topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
             retain_available: properties.retain_available.unwrap_or(true),
             wildcard_available: properties.wildcard_subscription_available.unwrap_or(true),
             identifiers_available: properties
@@ -797,23 +871,6 @@ impl Effects {
             answer.fill(result);
         }
     }
-}
-
-fn put_publish(
-    publication: &Publication,
-    id: PacketId,
-    dup: bool,
-    version: ProtocolVersion,
-    out: &mut OutBuf,
-) -> Result<(), crate::proto::EncodeError> {
-    let head = PublishHead {
-        dup,
-        packet_id: Some(id),
-        ..publication.head()
-    };
-    publish::encode_head(&head, version, publication.payload.len(), out.bytes_mut())?;
-    out.push_shared(publication.payload.clone());
-    Ok(())
 }
 
 /// Ends a flow that cannot be sent.
@@ -859,6 +916,9 @@ fn rejected_by(disconnect: Disconnect) -> ClientError {
         user_properties: properties.user_properties,
     }))
 }
+
+/// Topics that have an alias at most, however many the server would take.
+const MOST_ALIASES: u16 = 1000;
 
 const PINGREQ: [u8; 2] = [0xC0, 0];
 

@@ -206,14 +206,14 @@ fn subscribe_and_unsubscribe_return_what_the_server_says() {
         (subscribe.filters, unsubscribe.filters)
     });
     let client = options().connect(&url).unwrap();
-    let granted = client.subscribe(&[("a/b", QOS1), ("c/#", QOS2)]).unwrap();
+    let granted = client.subscribe([("a/b", QOS1), ("c/#", QOS2)]).unwrap();
     assert_eq!(
         granted,
         [ReasonCode::GrantedQos1, ReasonCode::UnspecifiedError]
     );
     assert_eq!(client.unsubscribe(["a/b"]).unwrap(), [ReasonCode::Success]);
     assert!(matches!(
-        client.subscribe(&[("a/#/b", QOS0)]),
+        client.subscribe([("a/#/b", QOS0)]),
         Err(ClientError::InvalidTopic(_))
     ));
     drop(client);

@@ -217,7 +217,7 @@ fn many_threads_share_a_client() {
     const EACH: usize = 50;
     let (url, server) = serve(|server| {
         let (mut peer, _) = server.welcome(false);
-        let mut next = vec![0; THREADS];
+        let mut next = [0; THREADS];
         for _ in 0..THREADS * EACH {
             let publish = peer.take_qos1();
             let thread: usize = publish.topic.parse().unwrap();

@@ -18,7 +18,7 @@ fn messages_come_in_order_and_are_acknowledged_when_taken() {
         peer.until_end();
     });
     let client = options().connect(&url).unwrap();
-    client.subscribe(&[("t", QOS2)]).unwrap();
+    client.subscribe([("t", QOS2)]).unwrap();
     let zero = client.recv_timeout(DEADLINE).unwrap();
     assert_eq!((zero.topic(), text(&zero), zero.qos()), ("t", "zero", QOS0));
     let one = client.deliver_message(Some(DEADLINE)).unwrap();
@@ -44,7 +44,7 @@ fn what_was_not_taken_is_not_acknowledged() {
         assert!(matches!(peer.receive(), Packet::Disconnect(_)));
     });
     let client = options().clean_start(false).connect(&url).unwrap();
-    client.subscribe(&[("t", QOS1)]).unwrap();
+    client.subscribe([("t", QOS1)]).unwrap();
     assert_eq!(text(&client.recv().unwrap()), "taken");
     client.disconnect().unwrap();
     server.join().unwrap();

@@ -71,8 +71,8 @@ fn without_a_session_filters_are_subscribed_again() {
         again.filters
     });
     let client = options().connect(&url).unwrap();
-    client.subscribe(&[("a", QOS0), ("b/#", QOS1)]).unwrap();
-    client.subscribe(&[("c", QOS2)]).unwrap();
+    client.subscribe([("a", QOS0), ("b/#", QOS1)]).unwrap();
+    client.subscribe([("c", QOS2)]).unwrap();
     client.unsubscribe(["a"]).unwrap();
     client.publish("x", "y", QOS1).unwrap();
     assert_eq!(text(&client.recv_timeout(DEADLINE).unwrap()), "after");
@@ -97,7 +97,7 @@ fn with_a_session_nothing_is_subscribed_again() {
         peer.until_end()
     });
     let client = options().clean_start(false).connect(&url).unwrap();
-    client.subscribe(&[("a", QOS0)]).unwrap();
+    client.subscribe([("a", QOS0)]).unwrap();
     assert_eq!(text(&client.recv_timeout(DEADLINE).unwrap()), "after");
     assert!(client.connect_result().session_present);
     drop(client);
@@ -119,7 +119,7 @@ fn subscribe_survives_the_connection() {
         peer.until_end();
     });
     let client = options().connect(&url).unwrap();
-    let granted = client.subscribe(&[("a", QOS1)]).unwrap();
+    let granted = client.subscribe([("a", QOS1)]).unwrap();
     assert_eq!(granted, [ReasonCode::GrantedQos1]);
     drop(client);
     server.join().unwrap();
@@ -213,7 +213,7 @@ fn what_waits_fails_when_reconnecting_is_given_up() {
     for call in [
         client.recv().map(|_| ()).unwrap_err(),
         client.publish("a", "b", QOS0).map(|_| ()).unwrap_err(),
-        client.subscribe(&[("a", QOS0)]).map(|_| ()).unwrap_err(),
+        client.subscribe([("a", QOS0)]).map(|_| ()).unwrap_err(),
     ] {
         assert!(matches!(call, ClientError::WillNotReconnect(_)), "{call:?}");
     }
