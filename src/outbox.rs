@@ -96,6 +96,18 @@ impl OutBuf {
         copy
     }
 
+    /// All bytes in order, as one piece.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut all = Vec::with_capacity(self.len());
+        let mut cursor = Cursor::default();
+        while let Some(part) = self.part(cursor) {
+            all.extend_from_slice(part);
+            self.advance_in_part(&mut cursor, part.len());
+        }
+        Bytes::from(all)
+    }
+
     /// Forgets everything but the capacity.
     pub fn clear(&mut self) {
         self.bytes.clear();

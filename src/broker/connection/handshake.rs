@@ -1,12 +1,13 @@
 //! CONNECT to CONNACK: decode, limits, authenticate, attach, one function each.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytestring::ByteString;
 use crossbeam_channel::bounded;
 
-use super::reader::{ReadBuffer, ReadError, Reader};
+use super::read_buffer::{ReadBuffer, ReadError, linger};
+use super::reader::Reader;
 use super::{BEFORE_CONNECT, ListenerState, Services, Settings, rule, socket_address};
 use crate::broker::auth::{Access, Action, AuthChain, ConnectInfo};
 use crate::broker::plugin::SessionInfo;
@@ -539,7 +540,7 @@ impl Newcomer<'_> {
             }
         }
         self.outbox.close_with(&mut out);
-        super::reader::linger(&self.socket);
+        linger(&self.socket);
         self.services
             .metrics
             .bytes_sent
@@ -581,7 +582,7 @@ impl Newcomer<'_> {
             }
         }
         self.outbox.close_with(&mut out);
-        super::reader::linger(&self.socket);
+        linger(&self.socket);
         metrics.bytes_sent.add(self.outbox.bytes_sent());
     }
 }
@@ -653,11 +654,4 @@ fn clamp(size: usize) -> u32 {
     u32::try_from(size)
         .unwrap_or(u32::MAX)
         .min(codec::MAX_PACKET_BYTES)
-}
-
-/// A zero deadline means none; otherwise the time left.
-pub(super) fn time_left(deadline: Instant, now: Instant) -> Option<Duration> {
-    deadline
-        .checked_duration_since(now)
-        .filter(|left| !left.is_zero())
 }

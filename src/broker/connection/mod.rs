@@ -2,6 +2,7 @@
 
 mod half_open;
 mod handshake;
+mod read_buffer;
 mod reader;
 
 use std::num::NonZeroU64;
@@ -260,7 +261,7 @@ fn converse(services: &Services, mut reader: Box<Reader>, early: Vec<u8>) {
         cause,
     }));
     report(services, &reader, &end);
-    reader::linger(&reader.socket);
+    read_buffer::linger(&reader.socket);
 }
 
 /// Tells the client why, where its version can say so, and closes.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::{Attach, DetachCause, Origin, SessionExpiry};
+use super::publication::Publication;
 use super::session::{LastConnection, Link, Payload, Session};
-use super::sessions::Publication;
 use super::subscriptions::SessionSlot;
 use super::{Router, Timer};
 use crate::broker::plugin::{Event, SessionInfo};

@@ -7,6 +7,7 @@
 mod attach;
 pub(crate) mod command;
 pub(crate) mod inspect;
+mod publication;
 mod publish;
 mod retained;
 mod session;
@@ -28,12 +29,12 @@ use self::timers::Timers;
 use crate::broker::auth::{Action, AuthChains};
 use crate::broker::config::{Config, QueueFull};
 use crate::broker::metrics::Metrics;
-use crate::broker::plugin::PluginHost;
+use crate::broker::plugin::{Event, PluginHost};
 use crate::broker::sys::{Clock, SysReport};
 use crate::outbox::Outbox;
 use crate::proto::packet::Packet;
 use crate::proto::packet::disconnect::{Disconnect, DisconnectProperties};
-use crate::proto::{PacketType, ReasonCode};
+use crate::proto::{Decoder, PacketType, ReasonCode};
 
 /// Commands taken before the outboxes are flushed.
 const BATCH_COMMANDS: usize = 512;
@@ -352,6 +353,9 @@ impl Router {
     fn flush(&mut self) {
         let touched = std::mem::take(&mut self.sessions.touched);
         let few = touched.len() <= FEW_OUTBOXES;
+        if self.plugins.wants_packets() {
+            self.show_packets(&touched);
+        }
         let mut slice = Vec::new();
         for slot in &touched {
             let Some(link) = self
@@ -384,6 +388,32 @@ impl Router {
         touched.clear();
         if self.sessions.touched.is_empty() {
             self.sessions.touched = touched;
+        }
+    }
+}
+
+impl Router {
+    /// Shows the packets of this batch to the plugins: they are read back from the bytes that are about to leave.
+    fn show_packets(&self, touched: &[SessionSlot]) {
+        for slot in touched {
+            let Some(session) = self.sessions.session(*slot) else {
+                continue;
+            };
+            let Some(link) = session.link.as_ref() else {
+                continue;
+            };
+            let client = Arc::new(session.info());
+            let bytes = link.pending.to_bytes();
+            let decoder = Decoder::new(link.version);
+            let mut at = 0;
+            while let Ok(Some(frame)) = decoder.frame(bytes.get(at..).unwrap_or_default()) {
+                let end = at + frame.total_bytes as usize;
+                if let Ok(packet) = decoder.decode(frame, &bytes.slice(at..end)) {
+                    let (packet, client) = (Box::new(packet), Arc::clone(&client));
+                    self.plugins.fire(Event::PacketSent { packet, client });
+                }
+                at = end;
+            }
         }
     }
 }

@@ -7,10 +7,12 @@ use bytes::Bytes;
 
 use super::Router;
 use super::command::{Injection, Origin, PublishSpan, Refusal};
+use super::publication::{Frame, Publication};
 use super::session::Payload;
-use super::sessions::{Delivered, Frame, Publication};
+use super::sessions::Delivered;
 use super::subscriptions::{Group, Receiver, SessionSlot};
 use crate::broker::config::QueueFull;
+use crate::broker::plugin::Event;
 use crate::proto::flow::incoming::Verdict;
 use crate::proto::packet::Publish;
 use crate::proto::packet::publish::PublishProperties;
@@ -273,6 +275,9 @@ impl Router {
                 return routed;
             }
         }
+        if self.plugins.wants_messages() {
+            self.show_message(publication, from);
+        }
         let Self {
             subscriptions,
             sessions,
@@ -280,6 +285,7 @@ impl Router {
         } = self;
         let receivers = subscriptions.receivers(publication.topic);
         for receiver in &receivers.direct {
+            // [MQTT-3.8.3-3]
             let Some(receiver) = receiver.for_publisher(from == Some(receiver.slot)) else {
                 continue;
             };
@@ -308,6 +314,24 @@ impl Router {
             }
         }
         routed
+    }
+
+    /// Tells the plugins about a message that is being routed.
+    fn show_message(&self, publication: &mut Publication<'_>, from: Option<SessionSlot>) {
+        let Some(message) = publication.message() else {
+            return;
+        };
+        let client_id = from
+            .and_then(|slot| self.sessions.session(slot))
+            .map(|session| session.client_id.clone());
+        if publication.retain {
+            self.plugins.fire(Event::RetainedMessage {
+                client_id: client_id.clone(),
+                message: Arc::clone(&message),
+            });
+        }
+        self.plugins
+            .fire(Event::MessageBroadcast { client_id, message });
     }
 
     fn publisher_hears_reasons(&self, from: Option<SessionSlot>) -> bool {

@@ -1,0 +1,171 @@
+//! The listeners: opening them, and accepting until they are stopped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use parking_lot::RwLock;
+
+use super::config::{self, ClientCert, Limits, ListenerConfig, ListenerKind};
+use super::connection::{ListenerState, Services, serve};
+use super::error::BrokerError;
+use crate::net::error::NetError;
+use crate::net::listener::Listener;
+use crate::net::proxy_header::TrustedProxies;
+use crate::net::tls::{CaSources, ClientCertificates, ServerTlsOptions, server_config};
+use crate::net::transport::Acceptor;
+use crate::net::websocket::WebSocketOptions;
+use crate::thread;
+
+/// A listener that is open.
+pub(super) struct RunningListener {
+    pub(super) state: Arc<ListenerState>,
+    pub(super) listener: Arc<Listener>,
+    pub(super) stopping: Arc<AtomicBool>,
+    pub(super) thread: JoinHandle<()>,
+}
+
+fn listener_error(name: &str) -> impl FnOnce(NetError) -> BrokerError {
+    let name = name.to_owned();
+    move |error| BrokerError::Listener {
+        name,
+        error: Box::new(error),
+    }
+}
+
+pub(super) fn bind(
+    config: &ListenerConfig,
+    limits: &Limits,
+) -> Result<(Listener, Acceptor, ListenerConfig), BrokerError> {
+    let acceptor = acceptor(config, limits)?;
+    let listener = Listener::bind(&bind_address(config)).map_err(listener_error(&config.name))?;
+    Ok((listener, acceptor, config.clone()))
+}
+
+fn bind_address(config: &ListenerConfig) -> crate::net::listener::BindAddress {
+    use crate::net::listener::BindAddress as Net;
+    match &config.bind {
+        config::BindAddress::Tcp { host, port } => Net::Tcp {
+            host: Some(host.clone()),
+            port: *port,
+        },
+        config::BindAddress::Unix(path) => Net::Unix(path.clone()),
+        config::BindAddress::Mem(name) => Net::Mem(name.clone()),
+    }
+}
+
+/// What a listener expects before MQTT: PROXY header, TLS, WebSocket.
+pub(super) fn acceptor(config: &ListenerConfig, limits: &Limits) -> Result<Acceptor, BrokerError> {
+    let tls = match &config.tls {
+        None => None,
+        Some(tls) => {
+            let options = ServerTlsOptions {
+                certificate_file: tls.certfile.clone(),
+                key_file: tls.keyfile.clone(),
+                ca: CaSources {
+                    file: tls.cafile.clone(),
+                    path: tls.capath.clone(),
+                    data: tls.cadata.clone(),
+                },
+                client_certificates: match tls.client_cert {
+                    ClientCert::None => ClientCertificates::None,
+                    ClientCert::Optional => ClientCertificates::Optional,
+                    ClientCert::Required => ClientCertificates::Required,
+                },
+                revocation_file: tls.crlfile.clone(),
+            };
+            Some(server_config(&options).map_err(listener_error(&config.name))?)
+        }
+    };
+    let websocket = (config.kind == ListenerKind::Ws).then(|| WebSocketOptions {
+        max_message_bytes: limits.max_packet_size,
+        allowed_origins: config.allowed_origins.clone(),
+    });
+    let ranges = config.proxy.clone();
+    let proxy = (!ranges.is_empty()).then(|| -> TrustedProxies {
+        Box::new(move |address| ranges.iter().any(|range| range.contains(address)))
+    });
+    Ok(Acceptor {
+        tls,
+        websocket,
+        proxy,
+    })
+}
+
+pub(super) fn spawn_listener(
+    services: &Arc<Services>,
+    listener: Listener,
+    acceptor: Acceptor,
+    config: ListenerConfig,
+) -> Result<RunningListener, BrokerError> {
+    let name: Arc<str> = Arc::from(config.name.as_str());
+    let max_connections = config
+        .max_connections
+        .map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+    log::info!(
+        "Listener '{name}' bind to {} (max_connections={max_connections})",
+        listener.local_address()
+    );
+    let state = Arc::new(ListenerState {
+        name: Arc::clone(&name),
+        config,
+        acceptor: RwLock::new(Arc::new(acceptor)),
+        connections: AtomicUsize::new(0),
+    });
+    let listener = Arc::new(listener);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let thread = {
+        let (services, state) = (Arc::clone(services), Arc::clone(&state));
+        let (listener, stopping) = (Arc::clone(&listener), Arc::clone(&stopping));
+        thread::spawn(format!("accept-{name}"), ACCEPT_STACK_BYTES, move || {
+            accept_loop(&services, &state, &listener, &stopping);
+        })
+        .map_err(BrokerError::Thread)?
+    };
+    Ok(RunningListener {
+        state,
+        listener,
+        stopping,
+        thread,
+    })
+}
+
+pub(super) const ACCEPT_STACK_BYTES: usize = 256 * 1024;
+
+/// Accepts until the listener is stopped; each connection gets a thread of its own.
+fn accept_loop(
+    services: &Arc<Services>,
+    state: &Arc<ListenerState>,
+    listener: &Listener,
+    stopping: &AtomicBool,
+) {
+    loop {
+        // BLOCKS: on the listening socket until a connection comes or the listener is stopped.
+        let accepted = listener.accept();
+        if stopping.load(Ordering::Acquire) {
+            return;
+        }
+        let socket = match accepted {
+            Ok(socket) => socket,
+            Err(error) => {
+                log::error!("Listener '{}': {error}", state.name);
+                return;
+            }
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the deadline of the connection's handshake begins here"
+        )]
+        let opened_at = Instant::now();
+        let id = services.next_connection();
+        let (own, connection) = (Arc::clone(services), Arc::clone(state));
+        let run = move || serve(&own, &connection, socket, id, opened_at);
+        if let Err(error) = services.handshakes.run(format!("handshake-{id}"), run) {
+            log::error!(
+                "Listener '{}': no thread for a connection: {error}",
+                state.name
+            );
+        }
+    }
+}
