@@ -1,0 +1,3 @@
+//! The broker from outside: bytes in, bytes out.
+
+mod connect;
