@@ -255,6 +255,15 @@ impl Client {
         }
     }
 
+    /// An accepting CONNACK comes; `false` when the connection ends instead.
+    pub(crate) fn ends_or_connack(&mut self) -> bool {
+        match self.receive_or_end() {
+            None => false,
+            Some(Packet::Connack { code: 0, .. }) => true,
+            Some(other) => panic!("expected CONNACK or the end, got {other:?}"),
+        }
+    }
+
     /// PINGREQ is answered: the connection is alive and the broker reads it.
     #[track_caller]
     pub(crate) fn expect_alive(&mut self) {
