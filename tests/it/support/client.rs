@@ -243,6 +243,11 @@ impl Client {
         );
     }
 
+    /// The broker has ended the connection already.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.ends_within(Duration::from_millis(1))
+    }
+
     /// The broker ends the connection within `span`, or `false`.
     pub(crate) fn ends_within(&mut self, span: Duration) -> bool {
         let deadline = Instant::now() + span;
