@@ -33,6 +33,31 @@ fn a_wrong_password_is_told() {
     );
 }
 
+/// [MQTT311-3.1.3-1]: all five fields, in their order, each taken for what it is.
+#[test]
+fn a_connect_with_every_field_is_accepted() {
+    let files = Files::new();
+    let broker = files.broker("allow-anonymous: off");
+    both_versions(|version| {
+        let bob = Connect::new(version, "bob").user("bob").password("hunter2");
+        let mut subscriber = Client::connect_with(&broker, &bob);
+        subscriber.subscribe("every/will", 1);
+        let alice = Connect::new(version, "every").will(Publish::new("every/will", 1, "bye"));
+        Client::connect_with(&broker, &alice.user("alice").password("secret")).cut();
+        assert_eq!(subscriber.receive_publish().text(), "bye");
+    });
+}
+
+/// DEC-21, BUG-2: a user name with nobody to check its password is refused.
+#[test]
+fn a_user_name_that_nobody_checks_is_refused() {
+    let broker = Broker::start();
+    let someone = Connect::new(V311, "x").user("someone");
+    assert!([4, 5].contains(&Client::refused(&broker, &someone)));
+    assert!([4, 5].contains(&Client::refused(&broker, &someone.password("anything"))));
+    Client::connect(&broker, V311).disconnect();
+}
+
 /// BC-12, PLG-5, SEED-4: `$6$`, `$5$`, comments and blank lines.
 #[test]
 fn the_password_file_lets_its_users_in() {

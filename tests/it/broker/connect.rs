@@ -179,18 +179,6 @@ fn a_password_without_a_user_name_is_malformed_in_3_1_1() {
     );
 }
 
-/// [MQTT311-3.1.3-1]: all five fields in their order.
-#[test]
-fn a_connect_with_every_field_is_accepted() {
-    let broker = Broker::start();
-    both_versions(|version| {
-        let connect = Connect::new(version, "every")
-            .will(Publish::new("w/every", 1, "bye"))
-            .user("user");
-        Client::connect_with(&broker, &connect).disconnect();
-    });
-}
-
 /// [MQTT311-3.1.3-3], [MQTT311-3.1.4-1]: a CONNECT that is cut, or has bytes left over, gets no CONNACK.
 #[test]
 fn a_connect_of_the_wrong_length_is_malformed() {

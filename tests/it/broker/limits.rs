@@ -18,7 +18,10 @@ fn without_connect_in_time_the_connection_is_closed() {
     silent.expect_end();
     partial.expect_end();
     let after = start.elapsed();
-    assert!(after > Duration::from_millis(800) && after < Duration::from_secs(3), "{after:?}");
+    assert!(
+        after > Duration::from_millis(800) && after < Duration::from_secs(3),
+        "{after:?}"
+    );
     counted(&broker, "handshakes-expired", 2);
 }
 
@@ -35,7 +38,11 @@ fn one_byte_at_a_time_does_not_extend_the_deadline() {
         }
     }
     assert!(slow.ends_within(PATIENCE));
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 /// Beyond the number of half-open connections the oldest goes.
@@ -61,7 +68,10 @@ fn a_packet_must_be_finished_in_time() {
     client.send_hex("30 0a 0001 61");
     client.expect_end();
     let after = start.elapsed();
-    assert!(after > Duration::from_millis(800) && after < Duration::from_secs(4), "{after:?}");
+    assert!(
+        after > Duration::from_millis(800) && after < Duration::from_secs(4),
+        "{after:?}"
+    );
 }
 
 /// BC-5, DEC-6, BUG-22: beyond `max-connections` a CONNACK with 3 or 0x97, and the place is free again afterwards.
@@ -92,7 +102,9 @@ fn connections_beyond_the_listeners_limit_are_refused() {
 /// BUG-11: a bad first packet gives its place back, however often.
 #[test]
 fn bad_first_packets_do_not_use_up_places() {
-    let broker = Broker::configured("listeners:\n  default:\n    bind: 127.0.0.1:0\n    max-connections: 2\n");
+    let broker = Broker::configured(
+        "listeners:\n  default:\n    bind: 127.0.0.1:0\n    max-connections: 2\n",
+    );
     for _ in 0..50 {
         let mut client = Client::open(&broker);
         client.send_hex("30 00");
@@ -115,9 +127,15 @@ fn bad_first_packets_do_not_use_up_places() {
 #[test]
 fn zero_and_negative_max_connections_mean_no_limit() {
     for value in ["0", "-1"] {
-        let broker = Broker::configured(&format!("listeners:\n  default:\n    bind: 127.0.0.1:0\n    max-connections: {value}\n"));
+        let broker = Broker::configured(&format!(
+            "listeners:\n  default:\n    bind: 127.0.0.1:0\n    max-connections: {value}\n"
+        ));
         let _clients: Vec<_> = (0..10).map(|_| Client::connect(&broker, V311)).collect();
-        assert!(broker.log_text().contains("(max_connections=-1)"), "{}", broker.log_text());
+        assert!(
+            broker.log_text().contains("(max_connections=-1)"),
+            "{}",
+            broker.log_text()
+        );
     }
 }
 
@@ -169,8 +187,13 @@ fn the_default_packet_limit_is_4_mib() {
     let mut client = Client::open(&broker);
     client.version = V5;
     client.send(Connect::new(V5, "told").encode());
-    let Packet::Connack { properties, .. } = client.receive() else { panic!("CONNACK") };
-    assert!(properties.contains(&Property::Four(0x27, 4 * 1024 * 1024)), "{properties:?}");
+    let Packet::Connack { properties, .. } = client.receive() else {
+        panic!("CONNACK")
+    };
+    assert!(
+        properties.contains(&Property::Four(0x27, 4 * 1024 * 1024)),
+        "{properties:?}"
+    );
     let mut client = Client::connect(&broker, V311);
     // The length of a packet of 4 MiB and a byte.
     client.send_hex("30 fd ff ff 01");
@@ -181,7 +204,11 @@ fn the_default_packet_limit_is_4_mib() {
 #[test]
 fn a_remaining_length_of_five_bytes_closes() {
     let broker = Broker::start();
-    for start in ["30 80 80 80 80 01", "10 80 80 80 80 01", "30 ff ff ff ff 7f"] {
+    for start in [
+        "30 80 80 80 80 01",
+        "10 80 80 80 80 01",
+        "30 ff ff ff ff 7f",
+    ] {
         let mut client = Client::open(&broker);
         client.send_hex(start);
         client.expect_end();
@@ -200,7 +227,10 @@ fn a_client_id_above_the_limit_is_rejected() {
     assert_eq!(Client::refused(&broker, &Connect::new(V5, &long)), 0x85);
     let broker = limited("max-client-id-length: 23");
     Client::connect_with(&broker, &Connect::new(V311, &long[..23])).disconnect();
-    assert_eq!(Client::refused(&broker, &Connect::new(V311, &long[..24])), 2);
+    assert_eq!(
+        Client::refused(&broker, &Connect::new(V311, &long[..24])),
+        2
+    );
 }
 
 /// Topics have at most 200 levels, filters too.
@@ -209,18 +239,29 @@ fn topics_of_too_many_levels_are_refused() {
     let broker = limited("max-topic-levels: 4");
     let mut client = Client::connect(&broker, V311);
     client.publish("a/b/c/d", 1, "");
-    assert_eq!(client.subscribe_all(&[("a/b/c/d", 0), ("a/b/c/d/e", 0), ("a/b/c/d/#", 0)]), [0, 0x80, 0x80]);
+    assert_eq!(
+        client.subscribe_all(&[("a/b/c/d", 0), ("a/b/c/d/e", 0), ("a/b/c/d/#", 0)]),
+        [0, 0x80, 0x80]
+    );
     client.send(Publish::new("a/b/c/d/e", 0, "").encode(V311));
     client.expect_end();
     let mut client = Client::connect(&broker, V5);
     client.send(Publish::new("a/b/c/d/e", 1, "").id(1).encode(V5));
     match client.receive() {
-        Packet::Ack { kind: Kind::Puback, reason, .. } | Packet::Disconnect { reason, .. } => assert_eq!(reason, 0x90),
+        Packet::Ack {
+            kind: Kind::Puback,
+            reason,
+            ..
+        }
+        | Packet::Disconnect { reason, .. } => assert_eq!(reason, 0x90),
         other => panic!("{other:?}"),
     }
     let deep = "a/".repeat(200);
     let default = Broker::start();
-    assert_eq!(Client::connect(&default, V311).subscribe_all(&[(&deep, 0)]), [0x80]);
+    assert_eq!(
+        Client::connect(&default, V311).subscribe_all(&[(&deep, 0)]),
+        [0x80]
+    );
     Client::connect(&default, V311).publish(&deep[..398], 1, "");
 }
 
@@ -261,7 +302,10 @@ fn subscriptions_beyond_the_limit_are_refused() {
     both_versions(|version| {
         let mut first = Client::connect(&broker, version);
         let refused = by_version(version, 0x80, 0x97);
-        assert_eq!(first.subscribe_all(&[("a", 0), ("b", 1), ("c", 0), ("a", 2)]), [0, 1, refused, 2]);
+        assert_eq!(
+            first.subscribe_all(&[("a", 0), ("b", 1), ("c", 0), ("a", 2)]),
+            [0, 1, refused, 2]
+        );
         let mut second = Client::connect(&broker, version);
         assert_eq!(second.subscribe_all(&[("a", 0), ("b", 0)]), [0, refused]);
         first.unsubscribe(&["b"]);
@@ -272,12 +316,20 @@ fn subscriptions_beyond_the_limit_are_refused() {
         eventually("no subscription is left", || {
             let mut third = Client::connect(&broker, version);
             let codes = third.subscribe_all(&[("x", 0), ("y", 0)]);
-            if codes == [0, 0] { Ok(()) } else { Err(format!("{codes:?}")) }
+            if codes == [0, 0] {
+                Ok(())
+            } else {
+                Err(format!("{codes:?}"))
+            }
         });
         eventually("nor from that", || {
             let mut third = Client::connect(&broker, version);
             let codes = third.subscribe_all(&[("x", 0), ("y", 0)]);
-            if codes == [0, 0] { Ok(()) } else { Err(format!("{codes:?}")) }
+            if codes == [0, 0] {
+                Ok(())
+            } else {
+                Err(format!("{codes:?}"))
+            }
         });
     });
     counted(&broker, "subscriptions-refused", 2);
@@ -297,7 +349,14 @@ fn retained_messages_beyond_the_limit_are_not_kept() {
     late.expect_only(&mut publisher, &["r/1", "r/2"]);
     let mut modern = broker.publisher(V5);
     modern.send(Publish::new("r/4", 1, "x").id(1).retain().encode(V5));
-    assert!(matches!(modern.receive(), Packet::Ack { kind: Kind::Puback, reason: 0x97, .. }));
+    assert!(matches!(
+        modern.receive(),
+        Packet::Ack {
+            kind: Kind::Puback,
+            reason: 0x97,
+            ..
+        }
+    ));
     counted(&broker, "retained-refused", 2);
 }
 
@@ -308,8 +367,14 @@ fn persistent_sessions_beyond_the_limit_are_refused() {
     for name in ["one", "two"] {
         Client::connect_with(&broker, &Connect::new(V311, name).persistent()).disconnect();
     }
-    assert_eq!(Client::refused(&broker, &Connect::new(V311, "three").persistent()), 3);
-    assert_eq!(Client::refused(&broker, &Connect::new(V5, "three").persistent()), 0x97);
+    assert_eq!(
+        Client::refused(&broker, &Connect::new(V311, "three").persistent()),
+        3
+    );
+    assert_eq!(
+        Client::refused(&broker, &Connect::new(V5, "three").persistent()),
+        0x97
+    );
     Client::connect(&broker, V311).disconnect();
     assert!(Client::connect_resuming(&broker, &Connect::new(V311, "one").persistent()).1);
 }
@@ -336,7 +401,9 @@ fn a_full_queue_drops_the_oldest_and_says_so() {
 #[test]
 fn a_full_queue_may_drop_the_new_or_reject() {
     for (policy, reason) in [("drop-new", 0x00), ("reject", 0x97)] {
-        let broker = Broker::with(&format!("queue-full: {policy}\nlimits:\n  max-queued-messages: 2\n"));
+        let broker = Broker::with(&format!(
+            "queue-full: {policy}\nlimits:\n  max-queued-messages: 2\n"
+        ));
         let kept = Connect::new(V311, "queue").persistent();
         let mut subscriber = Client::connect_with(&broker, &kept);
         subscriber.subscribe("q", 1);
@@ -346,7 +413,12 @@ fn a_full_queue_may_drop_the_new_or_reject() {
         publisher.publish("q", 1, "2");
         publisher.send(Publish::new("q", 1, "3").id(9).encode(V5));
         match publisher.receive() {
-            Packet::Ack { kind: Kind::Puback, id: 9, reason: given, .. } => assert_eq!(given, reason, "{policy}"),
+            Packet::Ack {
+                kind: Kind::Puback,
+                id: 9,
+                reason: given,
+                ..
+            } => assert_eq!(given, reason, "{policy}"),
             other => panic!("{other:?}"),
         }
         Client::connect_with(&broker, &kept).expect_only(&mut publisher, &["1", "2"]);
@@ -404,15 +476,22 @@ fn messages_in_flight_from_a_client_are_limited() {
     let mut client = Client::open(&broker);
     client.version = V5;
     client.send(Connect::new(V5, "window").encode());
-    let Packet::Connack { properties, .. } = client.receive() else { panic!("CONNACK") };
-    assert!(properties.contains(&Property::Two(0x21, 3)), "{properties:?}");
+    let Packet::Connack { properties, .. } = client.receive() else {
+        panic!("CONNACK")
+    };
+    assert!(
+        properties.contains(&Property::Two(0x21, 3)),
+        "{properties:?}"
+    );
     for id in 1..=4 {
         client.send(Publish::new("in", 2, "").id(id).encode(V5));
     }
     let mut pubrecs = 0;
     let reason = loop {
         match client.receive() {
-            Packet::Ack { kind: Kind::Pubrec, .. } => pubrecs += 1,
+            Packet::Ack {
+                kind: Kind::Pubrec, ..
+            } => pubrecs += 1,
             Packet::Disconnect { reason, .. } => break reason,
             other => panic!("{other:?}"),
         }
@@ -436,13 +515,29 @@ fn messages_in_flight_from_a_client_are_limited() {
 fn a_keep_alive_above_the_limit_is_refused_or_replaced() {
     let broker = limited("max-keepalive: 60");
     Client::connect_with(&broker, &Connect::new(V311, "ok").keep_alive(60)).disconnect();
-    assert_eq!(Client::refused(&broker, &Connect::new(V311, "long").keep_alive(61)), 2);
-    assert_eq!(Client::refused(&broker, &Connect::new(V311, "off").keep_alive(0)), 2);
+    assert_eq!(
+        Client::refused(&broker, &Connect::new(V311, "long").keep_alive(61)),
+        2
+    );
+    assert_eq!(
+        Client::refused(&broker, &Connect::new(V311, "off").keep_alive(0)),
+        2
+    );
     let mut client = Client::open(&broker);
     client.version = V5;
     client.send(Connect::new(V5, "told").keep_alive(600).encode());
-    let Packet::Connack { code: 0, properties, .. } = client.receive() else { panic!("CONNACK") };
-    assert!(properties.contains(&Property::Two(0x13, 60)), "{properties:?}");
+    let Packet::Connack {
+        code: 0,
+        properties,
+        ..
+    } = client.receive()
+    else {
+        panic!("CONNACK")
+    };
+    assert!(
+        properties.contains(&Property::Two(0x13, 60)),
+        "{properties:?}"
+    );
 }
 
 /// BC-9, DEC-23: `timeout-disconnect-delay` brings the end forward, never beyond 1.5 times the Keep Alive.
@@ -454,7 +549,10 @@ fn the_disconnect_delay_shortens_the_keep_alive() {
         let start = Instant::now();
         client.expect_end();
         let after = start.elapsed();
-        assert!(after >= Duration::from_millis(least) && after <= Duration::from_millis(most), "{delay}: {after:?}");
+        assert!(
+            after >= Duration::from_millis(least) && after <= Duration::from_millis(most),
+            "{delay}: {after:?}"
+        );
     }
 }
 
@@ -488,7 +586,10 @@ fn unknown_and_repeated_properties_are_malformed() {
         let mut client = Client::connect(&broker, V5);
         client.send(packet(0x30, &body));
         let reason = client.expect_close();
-        assert!(reason.is_none_or(|reason| [0x81, 0x82].contains(&reason)), "{reason:?}");
+        assert!(
+            reason.is_none_or(|reason| [0x81, 0x82].contains(&reason)),
+            "{reason:?}"
+        );
     }
 }
 

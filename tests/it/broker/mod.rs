@@ -1,11 +1,17 @@
 //! The broker from outside: bytes in, bytes out.
 
+mod abuse;
 mod auth;
 mod connect;
+mod lifecycle;
+mod limits;
+mod load;
+mod log;
 mod publish;
 mod retain;
 mod session;
 mod subscribe;
+mod sys;
 mod tls;
 mod websocket;
 mod will;

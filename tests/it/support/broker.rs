@@ -181,13 +181,9 @@ impl Broker {
         self.wait()
     }
 
-    /// Threads, open files and resident memory of the process now.
+    /// Threads (but for idle ones, kept for the next connection), open files and resident memory of the process now.
     pub(crate) fn resources(&self) -> Resources {
-        let proc_entries = |folder: &str| {
-            std::fs::read_dir(format!("/proc/{}/{folder}", self.pid()))
-                .unwrap()
-                .count()
-        };
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let kilobytes = status
             .lines()
@@ -201,13 +197,13 @@ impl Broker {
             })
             .expect("VmRSS in /proc/PID/status");
         Resources {
-            threads: proc_entries("task"),
-            files: proc_entries("fd"),
+            threads: self.threads().iter().filter(|name| *name != "idle").count(),
+            files: files.count(),
             resident_bytes: kilobytes * 1024,
         }
     }
 
-    /// Threads by name, with how often each occurs.
+    /// The names of all threads.
     pub(crate) fn threads(&self) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(format!("/proc/{}/task", self.pid()))
             .unwrap()
