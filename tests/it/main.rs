@@ -16,5 +16,6 @@
 
 mod broker;
 mod conformance;
+mod interop;
 mod layers;
 mod support;

@@ -15,6 +15,7 @@ pub(crate) struct Program {
     input: Option<ChildStdin>,
     pub(crate) output: Arc<Log>,
     pub(crate) errors: Arc<Log>,
+    strips: Vec<&'static str>,
 }
 
 /// What a program that has ended left.
@@ -46,7 +47,13 @@ impl Program {
             input: process.stdin.take(),
             name,
             process,
+            strips: Vec::new(),
         }
+    }
+
+    /// Leaves lines that begin so out of what it has written at its end.
+    pub(crate) fn strips(&mut self, starts: &[&'static str]) {
+        self.strips.extend(starts);
     }
 
     /// Writes to its standard input.
@@ -92,9 +99,11 @@ impl Program {
         });
         self.output.wait_for_end();
         self.errors.wait_for_end();
+        let mut output = self.output.lines();
+        output.retain(|line| !self.strips.iter().any(|start| line.starts_with(start)));
         Outcome {
             status,
-            output: self.output.text(),
+            output: output.join("\n"),
             errors: self.errors.text(),
         }
     }

@@ -1,0 +1,47 @@
+//! With the programs of others: their clients against our broker, our client and tools against their brokers.
+//!
+//! These tests need what `tests/run` installs, and run only when it sets `HBMQTT_INTEROP=1`; else each says that it is
+//! left out.
+
+mod amqtt;
+mod mosquitto_clients;
+mod mqttjs;
+mod our_tools;
+mod paho;
+
+use std::path::{Path, PathBuf};
+
+use crate::support::left_out;
+
+/// Whether the tests against other programs run; says that `test` is left out otherwise.
+fn is_on(test: &str) -> bool {
+    let on = std::env::var("HBMQTT_INTEROP").is_ok_and(|value| value == "1");
+    if !on {
+        left_out(
+            test,
+            "needs the programs of others; tests/run installs them and switches it on",
+        );
+    }
+    on
+}
+
+/// A script of tests/interop.
+fn script(name: &str) -> String {
+    below("tests/interop")
+        .join(name)
+        .to_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// The Python with paho-mqtt and amqtt.
+fn python() -> String {
+    below("tests/.deps/python/bin/python")
+        .to_str()
+        .unwrap()
+        .to_owned()
+}
+
+fn below(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
