@@ -7,7 +7,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{PATIENCE, TempDir, eventually};
@@ -265,12 +265,14 @@ impl Log {
                 .read_until(b'\n', &mut line)
                 .is_ok_and(|read| read > 0)
             {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                writer.lines.lock().unwrap().0.push(text);
+                let text = String::from_utf8_lossy(&line)
+                    .trim_end_matches(['\n', '\r'])
+                    .to_owned();
+                writer.lock().0.push(text);
                 writer.news.notify_all();
                 line.clear();
             }
-            writer.lines.lock().unwrap().1 = true;
+            writer.lock().1 = true;
             writer.news.notify_all();
         });
         log
@@ -288,7 +290,7 @@ impl Log {
 
     fn wait_until(&self, what: &str, mut accept: impl FnMut(&[String]) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        let mut lines = self.lines.lock().unwrap();
+        let mut lines = self.lock();
         while !accept(&lines.0) {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(
@@ -299,21 +301,29 @@ impl Log {
             lines = self
                 .news
                 .wait_timeout(lines, left.min(Duration::from_secs(1)))
-                .unwrap()
+                .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
     }
 
     /// Waits until the stream has ended.
     pub(crate) fn wait_for_end(&self) {
-        let mut lines = self.lines.lock().unwrap();
+        let mut lines = self.lock();
         while !lines.1 {
-            lines = self.news.wait(lines).unwrap();
+            lines = self
+                .news
+                .wait(lines)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
+    /// A failed test still shows the log.
+    fn lock(&self) -> MutexGuard<'_, (Vec<String>, bool)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.lines.lock().unwrap().0.clone()
+        self.lock().0.clone()
     }
 
     pub(crate) fn text(&self) -> String {
