@@ -183,7 +183,7 @@ impl Scene {
         );
         let mut client = Client::connect(&broker, V311);
         client.subscribe("warm/#", 1);
-        client.publish("warm/up", 2, "x");
+        client.publish("cold/up", 2, "x");
         client.disconnect();
         drain(tcp(broker.address_of("web")));
         let before = eventually("the first connections end", || {

@@ -410,7 +410,7 @@ fn a_silent_client_is_disconnected_at_one_and_a_half_keep_alives() {
 /// [MQTT311-3.1.2-24]: any packet counts, but half a packet does not.
 #[test]
 fn keep_alive_counts_whole_packets() {
-    let broker = Broker::start();
+    let broker = Broker::with("limits:\n  packet-timeout: 1\n");
     let mut client = Client::connect_with(&broker, &Connect::new(V311, "dribble").keep_alive(1));
     let start = Instant::now();
     // A PUBLISH of 20 bytes that never ends: a byte now and then is no sign of life.

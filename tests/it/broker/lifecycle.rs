@@ -277,6 +277,7 @@ fn the_proxy_protocol_gives_the_real_address() {
     let mut client = Client::open(&broker);
     client.send("PROXY TCP4 192.0.2.7 198.51.100.1 56324 1883\r\n");
     client.handshake(&Connect::new(V311, "proxied"));
+    client.disconnect();
     broker.wait_for_log("192.0.2.7:56324");
     let mut bare = Client::open(&broker);
     bare.send(Connect::new(V311, "bare").encode());

@@ -76,7 +76,7 @@ fn five_thousand_queued_messages_arrive_in_order() {
         }
         // And the rest after another absence.
         subscriber.settle();
-        subscriber.disconnect();
+        subscriber.cut();
         let mut subscriber = Client::connect_with(&broker, &kept);
         for number in 2_501..=5_000 {
             let message = subscriber.receive_publish();

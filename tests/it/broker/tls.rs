@@ -59,7 +59,8 @@ fn a_plain_client_is_closed_by_a_tls_listener() {
 fn client_certificates_are_optional_or_required() {
     let certificates = Certificates::new();
     let known = certificates.client("sensor", 7);
-    let stranger = Certificates::new().client("stranger", 7);
+    let others = Certificates::new();
+    let stranger = others.client("stranger", 7);
     for (policy, without) in [
         ("", true),
         ("client-cert: optional", true),
@@ -238,7 +239,7 @@ fn ssl_without_a_certificate_does_not_start() {
             missing,
             "{log}"
         );
-        assert!(log.contains("certfile"), "{log}");
+        assert!(missing || log.contains("/nowhere/cert.pem"), "{log}");
     }
 }
 

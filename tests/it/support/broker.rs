@@ -43,7 +43,7 @@ impl Broker {
         let directory = TempDir::new();
         let config = directory.file("broker.yaml", yaml);
         let mut broker = Self::spawn(&["-c", &config], directory);
-        broker.wait_for_listeners(yaml.matches("bind:").count());
+        broker.wait_for_listeners(yaml.matches("bind").count());
         broker
     }
 
@@ -167,12 +167,14 @@ impl Broker {
 
     /// Waits until the program has ended by itself.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        eventually("the broker ends", || {
+        let status = eventually("the broker ends", || {
             self.process
                 .try_wait()
                 .unwrap()
                 .ok_or_else(|| self.log.text())
-        })
+        });
+        self.log.wait_for_end();
+        status
     }
 
     /// Ends the program as an operator would.

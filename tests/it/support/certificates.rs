@@ -104,7 +104,7 @@ impl Certificates {
             key_identifier_method: KeyIdMethod::Sha256,
         };
         self.directory.file(
-            "revoked.pem",
+            "revocations.pem",
             list.signed_by(&self.issuer).unwrap().pem().unwrap(),
         )
     }

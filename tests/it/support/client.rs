@@ -412,6 +412,16 @@ impl Client {
         what: &str,
         accept: impl Fn(&Packet) -> Option<T>,
     ) -> T {
+        let decoded = |bytes: &Vec<u8>| accept(&packet::decode(self.version, bytes));
+        if let Some((place, found)) = self
+            .set_aside
+            .iter()
+            .enumerate()
+            .find_map(|(place, bytes)| Some((place, decoded(bytes)?)))
+        {
+            self.set_aside.remove(place);
+            return found;
+        }
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.read_before(deadline) {
