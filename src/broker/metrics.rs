@@ -34,9 +34,9 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Bytes read from sockets.
+    /// MQTT bytes received, without TLS and WebSocket.
     bytes_received,
-    /// Bytes handed to sockets.
+    /// MQTT bytes handed to connections, without TLS and WebSocket.
     bytes_sent,
     /// Control packets received.
     messages_received,

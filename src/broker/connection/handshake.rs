@@ -30,7 +30,7 @@ pub(super) struct Newcomer<'a> {
     pub(super) id: ConnectionId,
     pub(super) socket: Arc<Socket>,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) origin: &'a OnceLock<Origin>,
+    pub(super) origin: &'a Arc<OnceLock<Origin>>,
     pub(super) early: Vec<u8>,
     pub(super) peer: PeerAddress,
     pub(super) certificate: Option<PeerCertificate>,
@@ -361,12 +361,11 @@ impl Newcomer<'_> {
             client_id: identity.client_id.clone(),
             user_name: identity.user_name.clone(),
             peer: self.peer.to_string(),
-            will_topic: will.as_ref().map(|will| will.topic.clone()),
             keep_alive,
             problem_information: properties.request_problem_information.unwrap_or(true),
             topic_alias_maximum,
             max_qos: self.max_qos(),
-            connect_expiry: expiry,
+            connect_expiry: properties.session_expiry_interval.unwrap_or(0),
             client: self.services.plugins.wants_packets().then(|| {
                 Arc::new(self.session_info(connect, &identity, will.as_ref(), keep_alive))
             }),
@@ -401,7 +400,8 @@ impl Newcomer<'_> {
                 .as_deref()
                 .map(ByteString::from),
             max_qos: self.max_qos(),
-            receive_check: chain.restricts(Action::Receive).then_some(chain),
+            chain,
+            origin: Arc::clone(self.origin),
             outbox: Arc::clone(&self.outbox),
             connack: Box::new(Connack {
                 session_present: false,
@@ -422,7 +422,6 @@ impl Newcomer<'_> {
                     slot,
                     connection: self.id,
                 };
-                let _ = self.origin.set(origin);
                 Ok(reader.attached(origin))
             }
             Ok(Err(ReasonCode::NotAuthorized)) => Err(refused(
@@ -539,12 +538,9 @@ impl Newcomer<'_> {
                 log::debug!("cannot encode CONNACK: {error}");
             }
         }
+        self.services.metrics.bytes_sent.add(out.len() as u64);
         self.outbox.close_with(&mut out);
         linger(&self.socket);
-        self.services
-            .metrics
-            .bytes_sent
-            .add(self.outbox.bytes_sent());
     }
 
     /// The first packet is not a CONNECT that can be understood.
@@ -581,9 +577,9 @@ impl Newcomer<'_> {
                 log::warn!("{}{peer} {error}, closing connection", rule(&end));
             }
         }
+        self.services.metrics.bytes_sent.add(out.len() as u64);
         self.outbox.close_with(&mut out);
         linger(&self.socket);
-        metrics.bytes_sent.add(self.outbox.bytes_sent());
     }
 }
 

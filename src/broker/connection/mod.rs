@@ -145,7 +145,6 @@ pub(crate) fn serve(
         );
         let cause = DetachCause::Abnormal {
             session_expiry: None,
-            will_allowed: true,
         };
         drop(services.router.send(Command::Detach { origin, cause }));
     }
@@ -238,35 +237,49 @@ fn on_outbox_event(
 /// The read loop and what follows it.
 #[inline(never)]
 fn converse(services: &Services, mut reader: Box<Reader>, early: Vec<u8>) {
+    let mut farewell = Farewell {
+        router: &services.router,
+        origin: reader.origin,
+        cause: DetachCause::Abnormal {
+            session_expiry: None,
+        },
+    };
     let end = reader.run(early);
-    let outbox = Arc::clone(&reader.outbox);
-    say_goodbye(&reader, &end, &outbox);
-    services.metrics.bytes_sent.add(outbox.bytes_sent());
-    let cause = match &end {
+    say_goodbye(services, &reader, &end);
+    farewell.cause = match &end {
         End::Disconnect { session_expiry } => DetachCause::Disconnect {
             session_expiry: *session_expiry,
         },
         End::DisconnectWithWill { session_expiry } => DetachCause::Abnormal {
             session_expiry: *session_expiry,
-            will_allowed: reader.may_send_will(),
         },
         _ => DetachCause::Abnormal {
             session_expiry: None,
-            will_allowed: reader.may_send_will(),
         },
     };
-    // BLOCKS: on the router's inbox; the router never waits for a connection.
-    drop(services.router.send(Command::Detach {
-        origin: reader.origin,
-        cause,
-    }));
+    drop(farewell);
     report(services, &reader, &end);
     read_buffer::linger(&reader.socket);
 }
 
+/// Tells the router that a connection has ended, also when its thread panics.
+struct Farewell<'a> {
+    router: &'a Sender<Command>,
+    origin: Origin,
+    cause: DetachCause,
+}
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        let (origin, cause) = (self.origin, self.cause);
+        // BLOCKS: on the router's inbox; the router never waits for a connection.
+        drop(self.router.send(Command::Detach { origin, cause }));
+    }
+}
+
 /// Tells the client why, where its version can say so, and closes.
 #[inline(never)]
-fn say_goodbye(reader: &Reader, end: &End, outbox: &Arc<Outbox>) {
+fn say_goodbye(services: &Services, reader: &Reader, end: &End) {
     let mut last = OutBuf::default();
     if let Some(reason) = end.reason()
         && reader.version().has_server_disconnect()
@@ -283,7 +296,8 @@ fn say_goodbye(reader: &Reader, end: &End, outbox: &Arc<Outbox>) {
             log::debug!("cannot encode DISCONNECT: {error}");
         }
     }
-    outbox.close_with(&mut last);
+    services.metrics.bytes_sent.add(last.len() as u64);
+    reader.outbox.close_with(&mut last);
 }
 
 /// One line per connection that ended: who, from where, why.
@@ -291,6 +305,12 @@ fn say_goodbye(reader: &Reader, end: &End, outbox: &Arc<Outbox>) {
 fn report(services: &Services, reader: &Reader, end: &End) {
     let id = reader.client_id.escape_debug();
     let peer = &reader.peer;
+    if reader.denials > 1 {
+        log::warn!(
+            "{id} ({peer}) was denied access {} more times",
+            reader.denials - 1
+        );
+    }
     match end {
         End::Disconnect { .. } => log::info!("{id} ({peer}) disconnected"),
         End::DisconnectWithWill { .. } => {

@@ -149,11 +149,11 @@ impl ReadBuffer {
         // BLOCKS: on the socket until data, its read timeout or its end.
         let count = checked(socket.read(raw))?;
         self.busy = count * 4 >= raw.len();
-        self.received += count as u64;
         let mut plain = BytesMut::new();
         let received = outbox
             .receive(raw.get(..count).unwrap_or_default(), &mut plain)
             .map_err(ReadError::Net)?;
+        self.received += plain.len() as u64;
         self.bytes.extend_from_slice(&plain);
         self.ended = received == Received::Closed;
         if self.ended && plain.is_empty() {

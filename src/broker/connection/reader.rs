@@ -44,7 +44,6 @@ pub(super) struct Settled {
     pub(super) client_id: ByteString,
     pub(super) user_name: Option<ByteString>,
     pub(super) peer: String,
-    pub(super) will_topic: Option<ByteString>,
     pub(super) keep_alive: u16,
     pub(super) problem_information: bool,
     pub(super) topic_alias_maximum: u16,
@@ -69,7 +68,6 @@ pub(super) struct Reader {
     pub(super) client_id: ByteString,
     user_name: Option<ByteString>,
     pub(super) peer: String,
-    will_topic: Option<ByteString>,
     pub(super) problem_information: bool,
     mount_point: Option<ByteString>,
     max_qos: QoS,
@@ -84,6 +82,8 @@ pub(super) struct Reader {
     packet_began_at: Option<Instant>,
     inbound: Vec<Inbound>,
     counts: Counts,
+    /// How often the access rules said no.
+    pub(super) denials: u64,
     /// Who is connected, if a plugin wants to see packets.
     client: Option<Arc<SessionInfo>>,
 }
@@ -134,6 +134,7 @@ impl Reader {
             packet_began_at: None,
             inbound: Vec::new(),
             counts: Counts::default(),
+            denials: 0,
             client: settled.client,
             services: settled.services,
             listener: settled.listener,
@@ -144,7 +145,6 @@ impl Reader {
             client_id: settled.client_id,
             user_name: settled.user_name,
             peer: settled.peer,
-            will_topic: settled.will_topic,
             problem_information: settled.problem_information,
             max_qos: settled.max_qos,
             connect_expiry: settled.connect_expiry,
@@ -158,24 +158,6 @@ impl Reader {
 
     pub(super) fn version(&self) -> ProtocolVersion {
         self.decoder.version
-    }
-
-    /// May the client still publish its will?
-    pub(super) fn may_send_will(&mut self) -> bool {
-        self.refresh();
-        let Some(topic) = &self.will_topic else {
-            return true;
-        };
-        let allowed = self.chain.authorize(&self.access(Action::Publish, topic));
-        if !allowed {
-            self.services.metrics.access_denied.increment();
-            log::warn!(
-                "{} may no longer publish its will to '{}'",
-                self.client_id.escape_debug(),
-                topic.escape_debug()
-            );
-        }
-        allowed
     }
 
     /// Reads and hands on until the connection ends.
@@ -349,8 +331,9 @@ impl Reader {
     fn answer_ping(&self) {
         let mut out = OutBuf::default();
         out.bytes_mut().extend_from_slice(&[0xD0, 0]);
-        let _ = self.outbox.send(&mut out);
+        self.services.metrics.bytes_sent.add(out.len() as u64);
         self.services.metrics.messages_sent.increment();
+        let _ = self.outbox.send(&mut out);
     }
 
     /// Checks a PUBLISH and adds it to the batch.
@@ -378,7 +361,9 @@ impl Reader {
         }
         let resolved = self.aliases.resolve(alias, view.topic)?.cloned();
         let topic = resolved.as_ref().map_or(view.topic, |topic| topic.as_str());
-        if let Some(refusal) = self.refusal(&view, topic)? {
+        let mounted = self.mount_point.as_ref();
+        let mounted = mounted.map(|prefix| ByteString::from(format!("{prefix}{topic}")));
+        if let Some(refusal) = self.refusal(&view, topic, mounted.as_deref().unwrap_or(topic))? {
             if view.packet_id.is_some() {
                 self.inbound.push(Inbound::Refused(Box::new(refusal)));
             }
@@ -387,13 +372,9 @@ impl Reader {
         if self.services.plugins.wants_messages() {
             self.show_message(&view, topic, data);
         }
-        if resolved.is_some() || self.mount_point.is_some() {
-            let topic = match &self.mount_point {
-                Some(prefix) => ByteString::from(format!("{prefix}{topic}")),
-                None => ByteString::from(topic),
-            };
+        if resolved.is_some() || mounted.is_some() {
             let mut publish = view.to_publish(&data.slice(at..end));
-            publish.topic = topic;
+            publish.topic = mounted.unwrap_or_else(|| ByteString::from(topic));
             self.inbound.push(Inbound::Publish(Box::new(publish)));
             return Ok(());
         }
@@ -413,7 +394,14 @@ impl Reader {
     }
 
     /// Why a PUBLISH is not routed, if so.
-    fn refusal(&self, view: &PublishView<'_>, topic: &str) -> Result<Option<Refusal>, End> {
+    ///
+    /// `full_topic` is `topic` behind the listener's mount point: the access rules speak of it.
+    fn refusal(
+        &mut self,
+        view: &PublishView<'_>,
+        topic: &str,
+        full_topic: &str,
+    ) -> Result<Option<Refusal>, End> {
         let limits = &self.config.limits;
         let refuse = |reason, text| {
             Ok(Some(Refusal {
@@ -440,14 +428,12 @@ impl Reader {
             return refuse(ReasonCode::PacketTooLarge, "the payload is too large");
         }
         let denied = is_reserved(topic)
-            || (self.checks_publish && !self.chain.authorize(&self.access(Action::Publish, topic)));
+            || (self.checks_publish
+                && !self
+                    .chain
+                    .authorize(&self.access(Action::Publish, full_topic)));
         if denied {
-            self.services.metrics.access_denied.increment();
-            log::debug!(
-                "{} may not publish to '{}'",
-                self.client_id.escape_debug(),
-                topic.escape_debug()
-            );
+            self.report_denial("publish to", topic);
             return refuse(
                 ReasonCode::NotAuthorized,
                 "the client may not publish to this topic",
@@ -456,8 +442,21 @@ impl Reader {
         Ok(None)
     }
 
+    /// One line for the first access that is denied; the others are summed when the connection ends.
+    fn report_denial(&mut self, action: &str, topic: &str) {
+        self.services.metrics.access_denied.increment();
+        self.denials += 1;
+        if self.denials == 1 {
+            log::warn!(
+                "{} may not {action} '{}'",
+                self.client_id.escape_debug(),
+                topic.escape_debug()
+            );
+        }
+    }
+
     /// Parses and authorises the filters of a SUBSCRIBE.
-    fn check_subscribe(&self, subscribe: &Subscribe) -> Result<SubscribeRequest, End> {
+    fn check_subscribe(&mut self, subscribe: &Subscribe) -> Result<SubscribeRequest, End> {
         let mut filters = Vec::with_capacity(subscribe.filters.len());
         let mut reason_string = None;
         for (text, options) in &subscribe.filters {
@@ -470,17 +469,11 @@ impl Reader {
             if share.is_some() && options.no_local {
                 return Err(ProtocolError::NotAvailable(ReasonCode::ProtocolError).into());
             }
-            // The rules speak of topics as the client knows them.
-            if !self.chain.authorize(&self.access(
-                Action::Subscribe,
-                unmounted(&filter, self.mount_point.as_deref()),
-            )) {
-                self.services.metrics.access_denied.increment();
-                log::info!(
-                    "{} may not subscribe to '{}'",
-                    self.client_id.escape_debug(),
-                    text.escape_debug()
-                );
+            if !self
+                .chain
+                .authorize(&self.access(Action::Subscribe, filter.as_str()))
+            {
+                self.report_denial("subscribe to", text);
                 reason_string = Some("the client may not subscribe to this filter");
                 filters.push(Err(ReasonCode::NotAuthorized));
                 continue;
@@ -604,13 +597,6 @@ impl Reader {
             client,
         });
     }
-}
-
-fn unmounted<'a>(filter: &'a TopicFilter, mount_point: Option<&str>) -> &'a str {
-    let text = filter.as_str();
-    mount_point
-        .and_then(|prefix| text.strip_prefix(prefix))
-        .unwrap_or(text)
 }
 
 /// A position in a read buffer. A packet is at most 256 MiB, and a buffer little more.

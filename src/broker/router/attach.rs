@@ -8,6 +8,7 @@ use super::publication::Publication;
 use super::session::{LastConnection, Link, Payload, Session};
 use super::subscriptions::SessionSlot;
 use super::{Router, Timer};
+use crate::broker::auth::Action;
 use crate::broker::plugin::{Event, SessionInfo};
 use crate::outbox::OutBuf;
 use crate::proto::ReasonCode;
@@ -43,6 +44,7 @@ impl Router {
                 attach.client_id.clone(),
                 attach.owner.clone(),
                 last,
+                Arc::clone(&attach.chain),
             ))
         });
         self.link(slot, attach, resumed.is_some());
@@ -95,7 +97,7 @@ impl Router {
             return;
         };
         session.last = last_connection(&attach, session_present);
-        session.receive_check = attach.receive_check;
+        session.set_chain(&attach.chain);
         session.will = attach.will.map(Box::new);
         session.outgoing.set_window(attach.send_window);
         session.incoming.on_connected(attach.receive_maximum);
@@ -116,16 +118,24 @@ impl Router {
             max_qos: attach.max_qos,
             problem_information: attach.problem_information,
         });
+        // Before anything is sent: the outbox's events name the session by it.
+        let origin = Origin {
+            slot,
+            connection: attach.connection,
+        };
+        let _ = attach.origin.set(origin);
         let mut connack = attach.connack;
         connack.session_present = session_present;
         link.push_packet(&Packet::Connack(connack));
         // Now, not at the end of the batch: the connection's thread may answer PINGREQ or say goodbye as soon as it has
         // its answer, and nothing may come before CONNACK. [MQTT-3.2.0-1]
+        let bytes = link.pending.len();
         let _ = link.outbox.send(&mut std::mem::take(&mut link.pending));
         session.link = Some(link);
         self.sessions.online += 1;
         self.peak_online = self.peak_online.max(self.sessions.online);
         self.sessions.count_packets_sent(1);
+        self.sessions.count_bytes_sent(bytes);
         self.metrics.connections_accepted.increment();
         // The plugins hear of it before anything that the client sends can arrive.
         self.fire_for_client(slot, |client| Event::ClientConnected { client });
@@ -151,7 +161,6 @@ impl Router {
             slot,
             DetachCause::Abnormal {
                 session_expiry: None,
-                will_allowed: true,
             },
             now,
         );
@@ -175,10 +184,7 @@ impl Router {
         session.replays.clear();
         let (will_stays, expiry) = match cause {
             DetachCause::Disconnect { session_expiry } => (false, session_expiry),
-            DetachCause::Abnormal {
-                session_expiry,
-                will_allowed,
-            } => (will_allowed, session_expiry),
+            DetachCause::Abnormal { session_expiry } => (true, session_expiry),
         };
         if !will_stays {
             session.will = None;
@@ -236,6 +242,12 @@ impl Router {
         else {
             return;
         };
+        // The rules may have changed since CONNECT.
+        let session = self.sessions.session(slot);
+        if !session.is_some_and(|session| session.may(Action::Publish, &will.topic)) {
+            self.metrics.access_denied.increment();
+            return;
+        }
         let payload = Payload {
             bytes: &will.payload,
             shared: &will.payload,

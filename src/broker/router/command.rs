@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -81,8 +81,10 @@ pub(crate) struct Attach {
     /// Put before every topic of this client, taken off again.
     pub(crate) mount_point: Option<ByteString>,
     pub(crate) max_qos: QoS,
-    /// The rules about receiving; `None` when nothing restricts it.
-    pub(crate) receive_check: Option<Arc<AuthChain>>,
+    /// Who may do what on this listener.
+    pub(crate) chain: Arc<AuthChain>,
+    /// Told to the outbox's events before anything is sent.
+    pub(crate) origin: Arc<OnceLock<Origin>>,
     pub(crate) outbox: Arc<Outbox>,
     /// The CONNACK to send; the router fills in Session Present.
     pub(crate) connack: Box<Connack>,
@@ -223,8 +225,5 @@ pub(crate) enum DetachCause {
     /// DISCONNECT: the will is deleted. A new Session Expiry Interval may come with it.
     Disconnect { session_expiry: Option<u32> },
     /// Anything else, DISCONNECT 0x04 among it: the will is sent.
-    Abnormal {
-        session_expiry: Option<u32>,
-        will_allowed: bool,
-    },
+    Abnormal { session_expiry: Option<u32> },
 }

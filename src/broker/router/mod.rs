@@ -26,7 +26,7 @@ use self::retained::Retained;
 use self::sessions::Sessions;
 use self::subscriptions::{SessionSlot, Subscriptions};
 use self::timers::Timers;
-use crate::broker::auth::{Action, AuthChains};
+use crate::broker::auth::AuthChains;
 use crate::broker::config::{Config, QueueFull};
 use crate::broker::metrics::Metrics;
 use crate::broker::plugin::{Event, PluginHost};
@@ -267,7 +267,7 @@ impl Router {
     fn handle_reload(&mut self, settings: Box<RouterSettings>, chains: &AuthChains, now: Instant) {
         self.sessions.for_each(|session| {
             let chain = chains.listener(&session.last.listener);
-            session.receive_check = chain.restricts(Action::Receive).then(|| Arc::clone(chain));
+            session.set_chain(chain);
         });
         self.retained
             .set_limits(settings.max_retained_messages, settings.max_retained_bytes);
@@ -304,6 +304,7 @@ impl Router {
             })));
             self.sessions.count_packets_sent(1);
         }
+        self.sessions.count_bytes_sent(link.pending.len());
         link.outbox.close_with(&mut link.pending);
     }
 
@@ -314,8 +315,8 @@ impl Router {
         while let Some(timer) = self.timers.pop_due(now) {
             self.handle_timer(timer, now);
         }
-        self.sessions.publish_counts();
         self.flush();
+        self.sessions.publish_counts();
     }
 
     fn handle_timer(&mut self, timer: Timer, now: Instant) {
@@ -357,6 +358,7 @@ impl Router {
             self.show_packets(&touched);
         }
         let mut slice = Vec::new();
+        let mut bytes = 0;
         for slot in &touched {
             let Some(link) = self
                 .sessions
@@ -384,6 +386,7 @@ impl Router {
         if !slice.is_empty() {
             flush_elsewhere(&self.flushers, slice);
         }
+        self.sessions.count_bytes_sent(bytes);
         let mut touched = touched;
         touched.clear();
         if self.sessions.touched.is_empty() {

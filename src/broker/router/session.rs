@@ -46,8 +46,10 @@ pub(crate) struct Session {
     pub(super) link: Option<Box<Link>>,
     /// Facts of the current or last connection.
     pub(super) last: LastConnection,
-    /// The rules about receiving; `None` when nothing restricts it.
-    pub(super) receive_check: Option<Arc<AuthChain>>,
+    /// Who may do what, on the listener of the current or last connection.
+    pub(super) chain: Arc<AuthChain>,
+    /// `chain` restricts what may be received.
+    pub(super) checks_receiving: bool,
     /// Messages dropped since the last log line about it, and when that was.
     pub(super) dropped: u64,
     pub(super) drop_logged_at: Option<Instant>,
@@ -128,7 +130,12 @@ pub(super) struct Payload<'a> {
 }
 
 impl Session {
-    pub(super) fn new(client_id: ByteString, owner: Owner, last: LastConnection) -> Self {
+    pub(super) fn new(
+        client_id: ByteString,
+        owner: Owner,
+        last: LastConnection,
+        chain: Arc<AuthChain>,
+    ) -> Self {
         Self {
             client_id,
             owner,
@@ -142,7 +149,8 @@ impl Session {
             expiry: SessionExpiry::AtDisconnect,
             link: None,
             last,
-            receive_check: None,
+            checks_receiving: chain.restricts(Action::Receive),
+            chain,
             dropped: 0,
             drop_logged_at: None,
         }
@@ -182,15 +190,24 @@ impl Session {
         self.expiry != SessionExpiry::AtDisconnect
     }
 
+    /// Puts other rules in force.
+    pub(super) fn set_chain(&mut self, chain: &Arc<AuthChain>) {
+        self.checks_receiving = chain.restricts(Action::Receive);
+        self.chain = Arc::clone(chain);
+    }
+
     /// May the client be sent messages of this topic?
     pub(super) fn may_receive(&self, topic: &str) -> bool {
-        self.receive_check.as_ref().is_none_or(|chain| {
-            chain.authorize(&Access {
-                client_id: &self.client_id,
-                user: self.owner.user(),
-                action: Action::Receive,
-                topic,
-            })
+        !self.checks_receiving || self.may(Action::Receive, topic)
+    }
+
+    /// May the client do this?
+    pub(super) fn may(&self, action: Action, topic: &str) -> bool {
+        self.chain.authorize(&Access {
+            client_id: &self.client_id,
+            user: self.owner.user(),
+            action,
+            topic,
         })
     }
 

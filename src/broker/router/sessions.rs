@@ -50,6 +50,7 @@ pub(super) struct Sessions {
     publish_sent: u64,
     publish_bytes_sent: u64,
     packets_sent: u64,
+    bytes_sent: u64,
 }
 
 /// What became of a message for one session.
@@ -80,6 +81,7 @@ impl Sessions {
             publish_sent: 0,
             publish_bytes_sent: 0,
             packets_sent: 0,
+            bytes_sent: 0,
         }
     }
 
@@ -210,6 +212,11 @@ impl Sessions {
         if let Some(link) = self.touch(slot) {
             link.push_ack(kind, packet_id, reason, text);
         }
+    }
+
+    /// Counts bytes that go to an outbox.
+    pub(super) fn count_bytes_sent(&mut self, bytes: usize) {
+        self.bytes_sent += bytes as u64;
     }
 
     /// Counts packets that were appended without [`acknowledge`](Self::acknowledge) or a delivery.
@@ -433,6 +440,11 @@ impl Sessions {
             self.publish_sent = 0;
             self.publish_bytes_sent = 0;
             self.packets_sent = 0;
+        }
+        if self.bytes_sent > 0 {
+            self.metrics
+                .bytes_sent
+                .add(std::mem::take(&mut self.bytes_sent));
         }
     }
 }
