@@ -15,6 +15,7 @@
 )]
 
 mod broker;
+mod cli;
 mod conformance;
 mod interop;
 mod layers;
