@@ -17,6 +17,7 @@
 mod broker;
 mod cli;
 mod conformance;
+mod examples;
 mod interop;
 mod layers;
 mod support;
