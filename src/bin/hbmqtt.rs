@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 use hbmqtt::broker::config::{BindAddress, ListenerConfig};
-use hbmqtt::broker::{Broker, Config};
+use hbmqtt::broker::{Broker, BrokerError, Config};
 use hbmqtt::client::ConnectOptions;
 use log::{LevelFilter, error, info};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -166,7 +166,7 @@ fn run(args: &Args) -> Result<u8, Failure> {
         return exit::print(&print::yaml(&config));
     }
     if args.check_config {
-        return check(config);
+        return check(args, config);
     }
     let reopen = start_log(args)?;
     let served = serve(args, config, &reopen);
@@ -204,13 +204,13 @@ fn set_port(listeners: &mut [ListenerConfig], new: u16) -> Result<(), Failure> {
 }
 
 /// `--check-config`: everything that a start would read is read.
-fn check(config: Config) -> Result<u8, Failure> {
+fn check(args: &Args, config: Config) -> Result<u8, Failure> {
     for warning in &config.warnings {
         exit::say(NAME, &format!("warning: {warning}"));
     }
     Broker::new(config)
         .check()
-        .map_err(|error| Failure::failed(error.to_string()))?;
+        .map_err(|error| not_started(args, error))?;
     exit::print("The configuration is valid.\n")
 }
 
@@ -243,9 +243,7 @@ fn serve(args: &Args, config: Config, reopen: &Reopen) -> Result<u8, Failure> {
             .map_err(no_signals)?;
     }
     let mut broker = Broker::new(config);
-    broker
-        .start()
-        .map_err(|error| Failure::failed(error.to_string()))?;
+    broker.start().map_err(|error| not_started(args, error))?;
     let _pid_file = args.pid_file.as_deref().map(PidFile::write).transpose()?;
     for signal in &mut signals {
         if signal == SIGHUP {
@@ -262,6 +260,17 @@ fn serve(args: &Args, config: Config, reopen: &Reopen) -> Result<u8, Failure> {
     }
 }
 
+/// What is wrong with a setting is said with the file that it stands in.
+fn not_started(args: &Args, error: BrokerError) -> Failure {
+    let error = match (error, &args.config) {
+        (BrokerError::Config(error), Some(path)) => {
+            BrokerError::Config(Box::new(error.in_file(Path::new(path))))
+        }
+        (error, _) => error,
+    };
+    Failure::failed(error.to_string())
+}
+
 /// Everything changes, or nothing.
 fn reload(args: &Args, broker: &mut Broker) {
     if args.config.is_none() {
@@ -271,7 +280,7 @@ fn reload(args: &Args, broker: &mut Broker) {
     let reloaded = config(args).and_then(|config| {
         broker
             .reload(config)
-            .map_err(|error| Failure::failed(error.to_string()))
+            .map_err(|error| not_started(args, error))
     });
     if let Err(failure) = reloaded {
         for line in failure.message.lines() {

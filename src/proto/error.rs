@@ -131,7 +131,7 @@ impl fmt::Display for DecodeError {
             Self::InvalidQos => f.write_str("QoS 3"),
             Self::DupWithQos0 => f.write_str("DUP flag in a QoS 0 PUBLISH"),
             Self::InvalidTopicName => f.write_str("invalid topic name"),
-            Self::MissingTopicName => f.write_str("neither topic name nor topic alias"),
+            Self::MissingTopicName => f.write_str("no topic name"),
             Self::UnsupportedProtocol => f.write_str("unsupported protocol name"),
             Self::UnsupportedVersion { level } => write!(f, "unsupported protocol level {level}"),
             Self::ReservedBit => f.write_str("reserved bit set"),

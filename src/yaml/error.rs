@@ -28,7 +28,7 @@ impl ConfigError {
 
     /// Says in which file the problems are, where they do not say so yet.
     #[must_use]
-    pub(crate) fn in_file(mut self, path: &Path) -> Self {
+    pub fn in_file(mut self, path: &Path) -> Self {
         if let Self::Invalid(problems) = &mut self {
             for problem in problems {
                 problem.file.get_or_insert_with(|| path.to_owned());

@@ -8,7 +8,7 @@ use crossbeam_channel::bounded;
 
 use super::read_buffer::{ReadBuffer, ReadError, linger};
 use super::reader::Reader;
-use super::{BEFORE_CONNECT, ListenerState, Services, Settings, rule, socket_address};
+use super::{BEFORE_CONNECT, ListenerState, Services, Settings, socket_address, violation};
 use crate::broker::auth::{Access, Action, AuthChain, ConnectInfo};
 use crate::broker::plugin::SessionInfo;
 use crate::broker::router::command::{Attach, Command, ConnectionId, Origin, Owner, SessionExpiry};
@@ -556,25 +556,25 @@ impl Newcomer<'_> {
             ReadError::Closed => log::info!("{peer} closed before CONNECT"),
             ReadError::Io(error) => log::info!("{peer} lost before CONNECT: {error}"),
             ReadError::Net(error) => log::info!("{peer} lost before CONNECT: {error}"),
-            ReadError::Malformed(DecodeError::UnsupportedProtocol) => {
+            ReadError::Malformed(
+                error @ (DecodeError::UnsupportedProtocol | DecodeError::UnsupportedVersion { .. }),
+            ) => {
                 metrics.connections_refused.increment();
-                log::warn!(
-                    "{peer} unsupported protocol name or level in CONNECT, closing connection"
-                );
+                log::warn!("{peer} CONNECT refused: {error}, closing connection");
                 answer_unknown_version(buffer.bytes(), &mut out);
             }
             ReadError::Malformed(error) => {
                 metrics.protocol_errors.increment();
-                let end = super::End::Malformed(error);
+                let end = super::End::Malformed(error.clone());
                 log::warn!(
-                    "{}{peer} CONNECT refused: {error}, closing connection",
-                    rule(&end)
+                    "{}",
+                    violation(&end, &format!("{peer} CONNECT refused:"), &error)
                 );
             }
             ReadError::Protocol(error) => {
                 metrics.protocol_errors.increment();
                 let end = super::End::Protocol(error);
-                log::warn!("{}{peer} {error}, closing connection", rule(&end));
+                log::warn!("{}", violation(&end, &peer.to_string(), &error));
             }
         }
         self.services.metrics.bytes_sent.add(out.len() as u64);

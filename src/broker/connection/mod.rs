@@ -334,36 +334,47 @@ fn report(services: &Services, reader: &Reader, end: &End) {
             } else {
                 services.metrics.protocol_errors.increment();
             }
-            log::warn!("{}{id} ({peer}) {error}, closing connection", rule(end));
+            log::warn!("{}", violation(end, &format!("{id} ({peer})"), error));
         }
         End::Protocol(error) => {
             services.metrics.protocol_errors.increment();
-            log::warn!("{}{id} ({peer}) {error}, closing connection", rule(end));
+            log::warn!("{}", violation(end, &format!("{id} ({peer})"), error));
         }
     }
 }
 
-/// The rule of the specification that the client broke, as HBMQTT writes it before its message.
-fn rule(end: &End) -> &'static str {
-    match end {
-        End::Malformed(DecodeError::InvalidTopicName) => {
-            "[MQTT-3.3.2-2] - invalid TOPIC sent in PUBLISH message: "
-        }
-        End::Malformed(DecodeError::DupWithQos0) => {
-            "[MQTT-3.3.1-2] - DUP flag set in QoS 0 PUBLISH message: "
-        }
-        End::Malformed(DecodeError::InvalidQos) => "[MQTT-3.3.1-4] - ",
-        End::Malformed(DecodeError::InvalidFlags) => "[MQTT-2.2.2-2] - ",
-        End::Malformed(DecodeError::InvalidUtf8) => "[MQTT-1.5.3-1] - ",
-        End::Malformed(DecodeError::NulInString) => "[MQTT-1.5.3-2] - ",
-        End::Malformed(DecodeError::ZeroPacketId) => "[MQTT-2.3.1-1] - ",
-        End::Protocol(ProtocolError::SecondConnect) => {
-            "[MQTT-3.1.0-2] - CONNECT message received during messages handling: "
-        }
+/// What the log says of a peer that broke a rule: the rule's number first, as HBMQTT has it, and in HBMQTT's words.
+fn violation(end: &End, who: &str, error: &dyn std::fmt::Display) -> String {
+    let (rule, words) = match end {
+        End::Malformed(DecodeError::InvalidTopicName) => (
+            "MQTT-3.3.2-2",
+            Some("invalid TOPIC sent in PUBLISH message"),
+        ),
+        End::Malformed(DecodeError::MissingTopicName) => (
+            "MQTT-4.7.3-1",
+            Some("invalid TOPIC sent in PUBLISH message"),
+        ),
+        End::Malformed(DecodeError::DupWithQos0) => (
+            "MQTT-3.3.1-2",
+            Some("DUP flag must be 0 in a QoS 0 PUBLISH message"),
+        ),
+        End::Malformed(DecodeError::InvalidQos) => ("MQTT-3.3.1-4", None),
+        End::Malformed(DecodeError::InvalidFlags) => ("MQTT-2.2.2-2", None),
+        End::Malformed(DecodeError::InvalidUtf8) => ("MQTT-1.5.3-1", None),
+        End::Malformed(DecodeError::NulInString) => ("MQTT-1.5.3-2", None),
+        End::Malformed(DecodeError::ZeroPacketId) => ("MQTT-2.3.1-1", None),
+        End::Protocol(ProtocolError::SecondConnect) => (
+            "MQTT-3.1.0-2",
+            Some("CONNECT message received during messages handling"),
+        ),
         End::Protocol(ProtocolError::ConnectExpected) => {
-            "[MQTT-3.1.0-1] - first packet is not CONNECT: "
+            ("MQTT-3.1.0-1", Some("the first packet is not CONNECT"))
         }
-        _ => "",
+        _ => return format!("{who} {error}, closing connection"),
+    };
+    match words {
+        Some(words) => format!("[{rule}] - {who} {words}, closing connection"),
+        None => format!("[{rule}] - {who} {error}, closing connection"),
     }
 }
 

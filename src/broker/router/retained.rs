@@ -27,6 +27,8 @@ pub(crate) struct Retained {
     /// The same entries, ordered by [`order_key`].
     ordered: BTreeMap<Box<[u8]>, usize>,
     bytes: usize,
+    /// How many of the messages, and of their bytes, are the server's own, under `$`: they are outside the limits.
+    exempt: (usize, usize),
     max_messages: usize,
     max_bytes: usize,
     /// Where [`sweep_expired`](Self::sweep_expired) goes on.
@@ -51,6 +53,7 @@ impl Retained {
             by_topic: HashMap::default(),
             ordered: BTreeMap::new(),
             bytes: 0,
+            exempt: (0, 0),
             max_messages,
             max_bytes,
             swept: 0,
@@ -74,21 +77,27 @@ impl Retained {
         let place = self.by_topic.get(topic).copied();
         let before = place.map_or(0, |place| self.messages[place].size_bytes());
         let bytes = self.bytes - before + size;
-        if bytes > self.max_bytes && size > before {
+        let is_exempt = is_exempt(topic);
+        if !is_exempt && bytes - self.exempt.1 > self.max_bytes && size > before {
             return Err(RetainedFull::Bytes(self.max_bytes));
         }
         if let Some(place) = place {
             self.messages[place] = message;
         } else {
-            if self.messages.len() >= self.max_messages {
-                return Err(RetainedFull::Messages(self.messages.len()));
+            let limited = self.messages.len() - self.exempt.0;
+            if !is_exempt && limited >= self.max_messages {
+                return Err(RetainedFull::Messages(limited));
             }
+            self.exempt.0 += usize::from(is_exempt);
             let vacant = self.messages.vacant_entry();
             self.by_topic.insert(topic.into(), vacant.key());
             self.ordered.insert(order_key(topic), vacant.key());
             vacant.insert(message);
         }
         self.bytes = bytes;
+        if is_exempt {
+            self.exempt.1 = self.exempt.1 - before + size;
+        }
         Ok(place.is_some())
     }
 
@@ -101,6 +110,9 @@ impl Retained {
         self.ordered.remove(&order_key(topic));
         let message = self.messages.remove(place);
         self.bytes -= message.size_bytes();
+        if is_exempt(topic) {
+            self.exempt = (self.exempt.0 - 1, self.exempt.1 - message.size_bytes());
+        }
         true
     }
 
@@ -185,6 +197,11 @@ fn order_key(topic: &str) -> Box<[u8]> {
         .bytes()
         .map(|byte| if byte == b'/' { 0 } else { byte })
         .collect()
+}
+
+/// Clients do not publish under `$`; what stands there is the server's.
+fn is_exempt(topic: &str) -> bool {
+    topic.starts_with('$')
 }
 
 impl fmt::Display for RetainedFull {

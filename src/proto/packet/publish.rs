@@ -359,7 +359,7 @@ fn check_alias(
     properties: Option<&PublishProperties>,
 ) -> Result<(), DecodeError> {
     if !version.has_properties() {
-        return Err(DecodeError::InvalidTopicName);
+        return Err(DecodeError::MissingTopicName);
     }
     match properties.and_then(|properties| properties.topic_alias) {
         Some(_) => Ok(()),
