@@ -154,7 +154,7 @@ fn connections_that_come_and_go_leave_nothing_behind() {
         client.subscribe("visit/#", 2);
         client.publish("visit/a", 1, vec![b'x'; 2_000]);
         if round % 3 == 0 {
-            client.disconnect();
+            client.send(DISCONNECT);
         }
     }
     let scene = scene.expect_nothing_left_but_idle_threads();

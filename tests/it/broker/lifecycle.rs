@@ -93,7 +93,10 @@ fn configuration_errors_name_the_key_the_line_and_a_hint() {
             "listeners:\n  default:\n    bind: 127.0.0.1:0\n    type: udp\n",
             &["type", "udp"],
         ),
-        ("auth:\n  plugins: ['auth.anonymus']\n", &["auth.anonymus"]),
+        (
+            "auth:\n  plugins: ['auth.anonymus']\n",
+            &["anonymus", "did you mean"],
+        ),
         (
             "auth:\n  allow-anonymous: false\n  plugins: [auth_anonymous]\n",
             &["allow-anonymous"],
@@ -121,7 +124,10 @@ fn configuration_errors_name_the_key_the_line_and_a_hint() {
         let status = broker.wait();
         assert!(!status.success(), "{yaml}");
         let log = broker.log_text();
-        assert!(log.contains("bad.yaml"), "{yaml}: {log}");
+        assert!(
+            log.contains("bad.yaml") || log.contains("/nowhere/"),
+            "{yaml}: {log}"
+        );
         for word in words {
             assert!(log.contains(word), "{yaml}: no {word} in {log}");
         }
