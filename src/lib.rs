@@ -54,6 +54,8 @@
 
 pub mod net;
 pub mod outbox;
+#[cfg(any(feature = "broker", feature = "client"))]
+mod packet_log;
 pub mod proto;
 pub mod thread;
 

@@ -9,13 +9,14 @@ use bytestring::ByteString;
 
 use super::options::{ConnectOptions, TlsOptions, WillOptions};
 use super::shared::{Shared, now};
-use super::{ClientError, Phase, Refusal, packet_log};
+use super::{ClientError, Phase, Refusal};
 use crate::net::Socket;
 use crate::net::dial::{self, DialOptions};
 use crate::net::tls::{CaSources, ClientTls, ClientTlsOptions, Verification};
 use crate::net::transport::Received;
 use crate::net::url::Endpoint;
 use crate::outbox::{OutBuf, Outbox, OutboxEvent, OutboxOptions};
+use crate::packet_log;
 use crate::proto::packet::Packet;
 use crate::proto::packet::connack::Connack;
 use crate::proto::packet::connect::{Connect, ConnectProperties, Will};

@@ -26,7 +26,6 @@ mod handshake;
 mod inbox;
 mod message;
 mod options;
-mod packet_log;
 mod reconnect;
 mod session;
 mod shared;

@@ -25,11 +25,11 @@ use super::session::{Answer, Effects, Publication, Session};
 use super::token::{Slot, Token};
 use super::{
     ClientError, ClientState, ConnectResult, Phase, Published, ReceivedMessage, StateEvent,
-    packet_log,
 };
 use crate::net::dial::DialOptions;
 use crate::net::url::Endpoint;
 use crate::outbox::{OutBuf, Outbox};
+use crate::packet_log;
 use crate::proto::packet::connack::ConnackProperties;
 use crate::proto::packet::publish::PublishHead;
 use crate::proto::packet::{Disconnect, Packet};

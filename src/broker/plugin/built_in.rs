@@ -4,6 +4,7 @@ use log::info;
 
 use super::{Interests, Plugin, PluginContext, SessionInfo};
 use crate::broker::config::{Config, PluginConfig};
+use crate::packet_log::{self, Arrow};
 use crate::proto::packet::QoS;
 use crate::proto::{Message, Packet};
 
@@ -57,6 +58,9 @@ impl BuiltIn {
 /// The built-in plugins that the thread `plugins` runs.
 pub(super) fn plugins(config: &Config) -> Vec<Box<dyn Plugin>> {
     let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
+    if packet_log::is_on() {
+        plugins.push(Box::new(PacketLogger));
+    }
     if BuiltIn::EventLogger.is_in(config.plugins.as_ref()) {
         plugins.push(Box::new(EventLogger));
     }
@@ -81,6 +85,37 @@ pub(super) fn active_checks(config: &Config) -> Vec<String> {
     };
     let active = BuiltIn::ALL.into_iter().filter(is_active);
     active.map(|one| one.name().to_owned()).collect()
+}
+
+/// `packet_logger_plugin`: a line for each packet at debug level, in HBMQTT's form. It runs whenever that level is logged
+/// when the broker starts, be it listed or not.
+#[derive(Debug)]
+struct PacketLogger;
+
+impl Plugin for PacketLogger {
+    fn name(&self) -> &str {
+        BuiltIn::PacketLogger.name()
+    }
+
+    fn interests(&self) -> Interests {
+        Interests {
+            messages: false,
+            packets: true,
+        }
+    }
+
+    fn on_mqtt_packet_sent(&mut self, _: &dyn PluginContext, packet: &Packet, to: &SessionInfo) {
+        packet_log::meaning(&to.client_id, Arrow::Out, to.version, packet);
+    }
+
+    fn on_mqtt_packet_received(
+        &mut self,
+        _: &dyn PluginContext,
+        packet: &Packet,
+        from: &SessionInfo,
+    ) {
+        packet_log::meaning(&from.client_id, Arrow::In, from.version, packet);
+    }
 }
 
 /// `event_logger_plugin`: a line for each event, in HBMQTT's words.

@@ -12,10 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use crate::outbox::OutBuf;
+#[cfg(feature = "broker")]
+use crate::proto::codec;
 use crate::proto::packet::connect::Connect;
-use crate::proto::packet::publish::Publish;
-use crate::proto::packet::{Ack, Packet, PacketId};
-use crate::proto::{Decoder, Frame, ProtocolVersion};
+use crate::proto::packet::{self, Ack, Packet, PacketId};
+use crate::proto::{DecodeError, Decoder, Frame, ProtocolVersion};
 
 /// Whether anybody wants the lines.
 pub(crate) fn is_on() -> bool {
@@ -23,12 +24,10 @@ pub(crate) fn is_on() -> bool {
 }
 
 /// Logs every packet in `out`.
+#[cfg(feature = "client")]
 pub(crate) fn sent(client_id: &str, version: ProtocolVersion, out: &OutBuf) {
-    let decoder = Decoder::new(version);
-    let mut rest = Bytes::from(out.to_vec());
-    while let Ok(Some(frame)) = decoder.frame(&rest) {
-        let packet = rest.split_to(frame.total_bytes as usize);
-        match decoder.decode(frame, &packet) {
+    for (frame, packet) in packets(version, out) {
+        match packet {
             Ok(packet) => log::debug!(
                 "{} -out-> {}",
                 client_id.escape_debug(),
@@ -39,7 +38,48 @@ pub(crate) fn sent(client_id: &str, version: ProtocolVersion, out: &OutBuf) {
     }
 }
 
+/// Every packet in `out`, decoded again.
+pub(crate) fn packets(
+    version: ProtocolVersion,
+    out: &OutBuf,
+) -> impl Iterator<Item = (Frame, Result<Packet, DecodeError>)> {
+    let decoder = Decoder::new(version);
+    let mut rest = Bytes::from(out.to_vec());
+    std::iter::from_fn(move || {
+        let frame = decoder.frame(&rest).ok()??;
+        let packet = rest.split_to(frame.total_bytes as usize);
+        Some((frame, decoder.decode(frame, &packet)))
+    })
+}
+
+/// Logs a packet of which only the meaning is known, with the flags and the length that it has on the wire.
+#[cfg(feature = "broker")]
+pub(crate) fn meaning(client_id: &str, arrow: Arrow, version: ProtocolVersion, packet: &Packet) {
+    let mut bytes = Vec::new();
+    let client_id = client_id.escape_debug();
+    if codec::encode(packet, version, &mut bytes).is_ok()
+        && let Ok(Some(frame)) = Decoder::new(version).frame(&bytes)
+    {
+        let line = line(frame, packet, SystemTime::now());
+        match arrow {
+            Arrow::Out => log::debug!("{client_id} -out-> {line}"),
+            Arrow::In => log::debug!("{client_id} <-in-- {line}"),
+        }
+    }
+}
+
+/// Which way a packet went.
+#[cfg(feature = "broker")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Arrow {
+    /// From here.
+    Out,
+    /// To here.
+    In,
+}
+
 /// Logs a packet that came.
+#[cfg(feature = "client")]
 pub(crate) fn received(client_id: &str, frame: Frame, packet: &Packet) {
     if is_on() {
         log::debug!(
@@ -51,7 +91,8 @@ pub(crate) fn received(client_id: &str, frame: Frame, packet: &Packet) {
 }
 
 /// Logs a PUBLISH that came.
-pub(crate) fn received_publish(client_id: &str, frame: Frame, publish: &Publish) {
+#[cfg(feature = "client")]
+pub(crate) fn received_publish(client_id: &str, frame: Frame, publish: &packet::Publish) {
     received(
         client_id,
         frame,
@@ -274,6 +315,7 @@ mod tests {
     use super::*;
     use crate::proto::QoS;
     use crate::proto::codec;
+    use crate::proto::packet::Publish;
     use crate::proto::packet::connect::ConnectProperties;
 
     fn line_of(packet: &Packet) -> String {
