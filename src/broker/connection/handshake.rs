@@ -70,7 +70,7 @@ pub(super) fn connect(mut newcomer: Newcomer<'_>) -> Option<(Box<Reader>, Vec<u8
     let connect = match read_connect(&newcomer, &mut buffer) {
         Ok(connect) => connect,
         Err(error) => {
-            newcomer.give_up(error, &buffer);
+            newcomer.give_up(error);
             return None;
         }
     };
@@ -103,10 +103,7 @@ fn read_connect(
             return match decoder.decode(frame, &packet) {
                 Ok(Packet::Connect(connect)) => Ok(connect),
                 Ok(_) => Err(ReadError::Protocol(ProtocolError::ConnectExpected)),
-                Err(error) => {
-                    buffer.put_back(packet);
-                    Err(error.into())
-                }
+                Err(error) => Err(error.into()),
             };
         }
         buffer.read_until(&newcomer.socket, &newcomer.outbox, newcomer.deadline)?;
@@ -544,7 +541,7 @@ impl Newcomer<'_> {
     }
 
     /// The first packet is not a CONNECT that can be understood.
-    fn give_up(&self, error: ReadError, buffer: &ReadBuffer) {
+    fn give_up(&self, error: ReadError) {
         let metrics = &self.services.metrics;
         let peer = &self.peer;
         let mut out = OutBuf::default();
@@ -556,12 +553,16 @@ impl Newcomer<'_> {
             ReadError::Closed => log::info!("{peer} closed before CONNECT"),
             ReadError::Io(error) => log::info!("{peer} lost before CONNECT: {error}"),
             ReadError::Net(error) => log::info!("{peer} lost before CONNECT: {error}"),
-            ReadError::Malformed(
-                error @ (DecodeError::UnsupportedProtocol | DecodeError::UnsupportedVersion { .. }),
-            ) => {
+            ReadError::Malformed(DecodeError::UnsupportedProtocol) => {
                 metrics.connections_refused.increment();
-                log::warn!("{peer} CONNECT refused: {error}, closing connection");
-                answer_unknown_version(buffer.bytes(), &mut out);
+                log::warn!("{peer} unsupported protocol name in CONNECT, closing connection");
+            }
+            ReadError::Malformed(DecodeError::UnsupportedVersion { level }) => {
+                metrics.connections_refused.increment();
+                log::warn!(
+                    "{peer} unsupported protocol level {level} in CONNECT, closing connection"
+                );
+                answer_unknown_version(level, &mut out);
             }
             ReadError::Malformed(error) => {
                 metrics.protocol_errors.increment();
@@ -583,27 +584,14 @@ impl Newcomer<'_> {
     }
 }
 
-/// Answers a CONNECT of an unknown level: 3.1.1's return code 1 to older ones, 5.0's 0x84 to newer ones; another protocol
+/// Answers a CONNECT of an unknown level: 3.1.1's return code 1 to older ones, 5.0's 0x84 to newer ones. Another protocol
 /// name is not answered at all.
 ///
+/// Bridges set the uppermost bit of the level that they speak, and try again without it.
+///
 /// Source: MQTT 5.0 §3.1.2.2 [MQTT-3.1.2-2]; [MQTT311-3.1.2-2].
-fn answer_unknown_version(packet: &[u8], out: &mut OutBuf) {
-    let name_at = 1
-        + packet
-            .iter()
-            .skip(1)
-            .take_while(|byte| **byte & 0x80 != 0)
-            .count()
-        + 1;
-    let Some(variable) = packet.get(name_at..) else {
-        return;
-    };
-    let level = match variable {
-        [0, 4, b'M', b'Q', b'T', b'T', level, ..] => *level,
-        [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', level, ..] => *level,
-        _ => return,
-    };
-    let version = if level > ProtocolVersion::V5.level() {
+fn answer_unknown_version(level: u8, out: &mut OutBuf) {
+    let version = if level & 0x7f >= ProtocolVersion::V5.level() {
         ProtocolVersion::V5
     } else {
         ProtocolVersion::V311
@@ -650,4 +638,24 @@ fn clamp(size: usize) -> u32 {
     u32::try_from(size)
         .unwrap_or(u32::MAX)
         .min(codec::MAX_PACKET_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// [MQTT-3.1.2-2], [MQTT311-3.1.2-2]
+    #[test]
+    fn unknown_level_is_answered_in_the_nearest_version() {
+        for (level, expected) in [
+            (3, &[0x20, 2, 0, 1][..]),
+            (0x84, &[0x20, 2, 0, 1]),
+            (6, &[0x20, 3, 0, 0x84, 0]),
+            (0x85, &[0x20, 3, 0, 0x84, 0]),
+        ] {
+            let mut out = OutBuf::default();
+            answer_unknown_version(level, &mut out);
+            assert_eq!(out.bytes_mut(), expected, "level {level}");
+        }
+    }
 }

@@ -64,13 +64,6 @@ impl ReadBuffer {
         Bytes::from(std::mem::replace(&mut self.bytes, rest))
     }
 
-    /// Puts bytes back before the others.
-    pub(super) fn put_back(&mut self, front: Bytes) {
-        let mut bytes = Vec::from(front);
-        bytes.append(&mut self.bytes);
-        self.bytes = bytes;
-    }
-
     pub(super) fn into_rest(self) -> Vec<u8> {
         self.bytes
     }
