@@ -266,17 +266,12 @@ fn keep_alive(root: &Section<'_>, config: &mut ClientConfig) {
 fn protocol(field: &Field<'_>) -> Option<ProtocolVersion> {
     let text = match &field.node().value {
         Value::Float(number) => format!("{number:?}"),
-        _ => field.node().text()?.to_ascii_lowercase(),
+        _ => field.node().text()?.into_owned(),
     };
-    match text.trim_start_matches("mqttv") {
-        "3" | "3.1" | "31" => Some(ProtocolVersion::V31),
-        "4" | "3.1.1" | "311" => Some(ProtocolVersion::V311),
-        "5" | "5.0" => Some(ProtocolVersion::V5),
-        _ => {
-            field.problem(format!(
-                "expected 3.1, 3.1.1 or 5.0, found {}",
-                field.node().describe()
-            ));
+    match text.parse() {
+        Ok(version) => Some(version),
+        Err(error) => {
+            field.problem(format!("{error}, found {}", field.node().describe()));
             None
         }
     }

@@ -1,6 +1,7 @@
 //! The protocol versions and what each one can carry: the home of version questions.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A version of the MQTT protocol.
 ///
@@ -30,6 +31,17 @@ impl ProtocolVersion {
             (b"MQTT", 4) => Some(Self::V311),
             (b"MQTT", 5) => Some(Self::V5),
             _ => None,
+        }
+    }
+
+    /// The newest version of those that have properties, or of those that have none: what is encoded for one is right
+    /// for all of them.
+    #[must_use]
+    pub fn newest(with_properties: bool) -> Self {
+        if with_properties {
+            Self::V5
+        } else {
+            Self::V311
         }
     }
 
@@ -143,6 +155,33 @@ impl ProtocolVersion {
         self == Self::V5
     }
 }
+
+/// A version as people write it: `3.1`, `31`, `3`; `3.1.1`, `311`, `4`; `5.0`, `5`; with or without `mqttv` before it.
+impl FromStr for ProtocolVersion {
+    type Err = UnknownVersion;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.to_ascii_lowercase();
+        match text.trim_start_matches("mqttv") {
+            "3" | "3.1" | "31" => Ok(Self::V31),
+            "4" | "3.1.1" | "311" => Ok(Self::V311),
+            "5" | "5.0" => Ok(Self::V5),
+            _ => Err(UnknownVersion),
+        }
+    }
+}
+
+/// The text names no version of MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownVersion;
+
+impl fmt::Display for UnknownVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected 3.1, 3.1.1 or 5.0")
+    }
+}
+
+impl std::error::Error for UnknownVersion {}
 
 impl fmt::Display for ProtocolVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

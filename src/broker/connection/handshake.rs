@@ -8,9 +8,9 @@ use crossbeam_channel::bounded;
 
 use super::read_buffer::{ReadBuffer, ReadError, linger};
 use super::reader::Reader;
-use super::{BEFORE_CONNECT, ListenerState, Services, Settings, socket_address, violation};
+use super::{ListenerState, Services, Settings, socket_address, violation};
 use crate::broker::auth::{Access, Action, AuthChain, ConnectInfo};
-use crate::broker::plugin::SessionInfo;
+use crate::broker::plugin::{Event, SessionInfo};
 use crate::broker::router::command::{Attach, Command, ConnectionId, Origin, Owner, SessionExpiry};
 use crate::net::socket::{PeerAddress, Socket};
 use crate::net::transport::PeerCertificate;
@@ -21,6 +21,9 @@ use crate::proto::packet::{Packet, QoS};
 use crate::proto::{
     DecodeError, Decoder, ProtocolError, ProtocolVersion, ReasonCode, codec, topic,
 };
+
+/// The version to speak before CONNECT has told it.
+const BEFORE_CONNECT: ProtocolVersion = ProtocolVersion::V5;
 
 /// An accepted connection that has not sent CONNECT yet.
 pub(super) struct Newcomer<'a> {
@@ -74,10 +77,11 @@ pub(super) fn connect(mut newcomer: Newcomer<'_>) -> Option<(Box<Reader>, Vec<u8
             return None;
         }
     };
+    newcomer.show_connect(&connect);
     match newcomer.admit(&connect) {
         Ok(reader) => Some((reader, buffer.into_rest())),
         Err(refused) => {
-            newcomer.refuse(connect.version, &refused, &connect.client_id);
+            newcomer.refuse(&connect, &refused);
             None
         }
     }
@@ -364,7 +368,8 @@ impl Newcomer<'_> {
             max_qos: self.max_qos(),
             connect_expiry: properties.session_expiry_interval.unwrap_or(0),
             client: self.services.plugins.wants_packets().then(|| {
-                Arc::new(self.session_info(connect, &identity, will.as_ref(), keep_alive))
+                let user_name = identity.user_name.as_ref();
+                Arc::new(self.session_info(connect, &identity.client_id, user_name, keep_alive))
             }),
         });
         let (reply, answer) = bounded(1);
@@ -434,13 +439,14 @@ impl Newcomer<'_> {
     fn session_info(
         &self,
         connect: &Connect,
-        identity: &Identity,
-        will: Option<&Will>,
+        client_id: &ByteString,
+        user_name: Option<&ByteString>,
         keep_alive: u16,
     ) -> SessionInfo {
+        let will = connect.will.as_ref();
         SessionInfo {
-            client_id: identity.client_id.clone(),
-            user_name: identity.user_name.clone(),
+            client_id: client_id.clone(),
+            user_name: user_name.cloned(),
             version: connect.version,
             connected: true,
             clean_start: connect.clean_start,
@@ -456,6 +462,22 @@ impl Newcomer<'_> {
             inflight_out: 0,
             queued: 0,
         }
+    }
+
+    /// Shows CONNECT to the plugins that want to see packets.
+    fn show_connect(&self, connect: &Connect) {
+        let plugins = &self.services.plugins;
+        if plugins.wants_packets() {
+            let client = Arc::new(self.early_info(connect));
+            let packet = Box::new(Packet::Connect(Box::new(connect.clone())));
+            plugins.fire(Event::PacketReceived { packet, client });
+        }
+    }
+
+    /// The client as CONNECT alone describes it.
+    fn early_info(&self, connect: &Connect) -> SessionInfo {
+        let user_name = connect.user_name.as_ref();
+        self.session_info(connect, &connect.client_id, user_name, connect.keep_alive)
     }
 
     fn topic_alias_maximum(&self, version: ProtocolVersion) -> u16 {
@@ -500,11 +522,12 @@ impl Newcomer<'_> {
     /// Answers a CONNECT that is not accepted, and closes.
     ///
     /// Source: MQTT 5.0 §3.2.2.2 [MQTT-3.2.2-7]; [MQTT311-3.2.2-4], [MQTT311-3.2.2-5].
-    fn refuse(&self, version: ProtocolVersion, refused: &Refused, client_id: &str) {
+    fn refuse(&self, connect: &Connect, refused: &Refused) {
+        let version = connect.version;
         self.services.metrics.connections_refused.increment();
         log::warn!(
             "{} ({}) refused on listener '{}': {}: {}",
-            client_id.escape_debug(),
+            connect.client_id.escape_debug(),
             self.peer,
             self.listener.name,
             refused.reason,
@@ -533,6 +556,12 @@ impl Newcomer<'_> {
             }));
             if let Err(error) = codec::encode(&connack, version, out.bytes_mut()) {
                 log::debug!("cannot encode CONNACK: {error}");
+            }
+            let plugins = &self.services.plugins;
+            if plugins.wants_packets() {
+                let client = Arc::new(self.early_info(connect));
+                let packet = Box::new(connack);
+                plugins.fire(Event::PacketSent { packet, client });
             }
         }
         self.services.metrics.bytes_sent.add(out.len() as u64);

@@ -30,7 +30,7 @@ use crate::net::transport::{Acceptor, accept};
 use crate::outbox::{OutBuf, Outbox, OutboxEvent, OutboxOptions};
 use crate::proto::packet::Packet;
 use crate::proto::packet::disconnect::{Disconnect, DisconnectProperties};
-use crate::proto::{DecodeError, ProtocolError, ProtocolVersion, ReasonCode, codec};
+use crate::proto::{DecodeError, ProtocolError, ReasonCode, codec};
 use crate::thread::Pool;
 
 /// What every connection of a broker uses.
@@ -460,9 +460,6 @@ impl Drop for ConnectionSlot {
         self.log();
     }
 }
-
-/// The version to speak before CONNECT has told it.
-const BEFORE_CONNECT: ProtocolVersion = ProtocolVersion::V5;
 
 /// An address as the audit lines and the plugins see it.
 fn socket_address(peer: &PeerAddress) -> Option<std::net::SocketAddr> {

@@ -126,7 +126,8 @@ impl Router {
         let _ = attach.origin.set(origin);
         let mut connack = attach.connack;
         connack.session_present = session_present;
-        link.push_packet(&Packet::Connack(connack));
+        let connack = Packet::Connack(connack);
+        link.push_packet(&connack);
         // Now, not at the end of the batch: the connection's thread may answer PINGREQ or say goodbye as soon as it has
         // its answer, and nothing may come before CONNACK. [MQTT-3.2.0-1]
         let bytes = link.pending.len();
@@ -139,6 +140,10 @@ impl Router {
         self.metrics.connections_accepted.increment();
         // The plugins hear of it before anything that the client sends can arrive.
         self.fire_for_client(slot, |client| Event::ClientConnected { client });
+        if self.plugins.wants_packets() {
+            let packet = Box::new(connack);
+            self.fire_for_client(slot, |client| Event::PacketSent { packet, client });
+        }
         let _ = attach.reply.try_send(Ok(slot));
     }
 

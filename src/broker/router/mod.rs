@@ -368,6 +368,7 @@ impl Router {
                 continue;
             };
             link.touched = false;
+            bytes += link.pending.len();
             if link.pending.is_empty() {
                 // Touched, and nothing came of it.
             } else if few && link.outbox.is_plain() {

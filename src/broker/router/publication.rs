@@ -94,11 +94,7 @@ impl<'a> Publication<'a> {
             return;
         };
         let bytes = encoded.get_or_insert_with(|| {
-            let version = if has_properties {
-                ProtocolVersion::V5
-            } else {
-                ProtocolVersion::V311
-            };
+            let version = ProtocolVersion::newest(has_properties);
             let head = PublishHead {
                 dup: false,
                 qos: QoS::AtMostOnce,
