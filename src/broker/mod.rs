@@ -475,6 +475,7 @@ fn spawn_router(
     let now = Instant::now();
     let router = Router::new(
         RouterSettings::from_config(config),
+        services.settings().auth,
         Arc::clone(&services.metrics),
         Arc::clone(&services.plugins),
         flushers,

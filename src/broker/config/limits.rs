@@ -53,8 +53,7 @@ pub struct Limits {
     pub receive_maximum: u16,
     /// QoS 1 and 2 messages in flight towards a client, if it allows as many: 256.
     pub max_inflight_messages: u16,
-    /// Payload bytes of QoS 1 and 2 messages in flight towards a client: no limit. A message larger than the limit goes
-    /// alone.
+    /// Payload bytes of QoS 1 and 2 messages in flight towards a client at which further ones wait: no limit.
     pub max_inflight_bytes: usize,
     /// Messages queued for a session: 100,000.
     pub max_queued_messages: usize,

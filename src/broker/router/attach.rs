@@ -97,6 +97,7 @@ impl Router {
             return;
         };
         session.last = last_connection(&attach, session_present);
+        session.forget_publisher();
         session.set_chain(&attach.chain);
         session.will = attach.will.map(Box::new);
         session.outgoing.set_window(attach.send_window);

@@ -59,6 +59,8 @@ pub(crate) struct RouterSettings {
     pub(crate) max_sessions: usize,
     pub(crate) upgrade_outgoing_qos: bool,
     pub(crate) outbox_soft_limit: usize,
+    pub(crate) max_inflight_bytes: usize,
+    pub(crate) check_retain_source: bool,
     pub(crate) sys_interval: Duration,
 }
 
@@ -94,6 +96,7 @@ const SWEEP_VISITS: usize = 10_000;
 impl Router {
     pub(crate) fn new(
         settings: RouterSettings,
+        chains: Arc<AuthChains>,
         metrics: Arc<Metrics>,
         plugins: Arc<PluginHost>,
         flushers: Sender<Vec<Arc<Outbox>>>,
@@ -106,7 +109,7 @@ impl Router {
         timers.set(Timer::Sweep, now + SWEEP_INTERVAL);
         Self {
             retained: Retained::new(settings.max_retained_messages, settings.max_retained_bytes),
-            sessions: Sessions::new(Box::new(settings), Arc::clone(&metrics)),
+            sessions: Sessions::new(Box::new(settings), chains, Arc::clone(&metrics)),
             subscriptions: Subscriptions::new(),
             timers,
             flushers,
@@ -175,7 +178,7 @@ impl Router {
             Command::Drained(origin) => self.handle_drained(origin, now),
             Command::Inject(injection) => self.handle_inject(&injection, now),
             Command::Query(query) => self.handle_query(query, now),
-            Command::Reload(settings, chains) => self.handle_reload(settings, &chains, now),
+            Command::Reload(settings, chains) => self.handle_reload(settings, chains, now),
             Command::Shutdown(reason) => self.handle_shutdown(reason),
         }
     }
@@ -210,13 +213,16 @@ impl Router {
         match packet {
             Packet::Puback(ack) => {
                 // An acknowledgement of nothing is a late one, or of a flow that ended: not an error.
-                let _ = session.outgoing.on_puback(ack.packet_id, ack.reason);
+                if let Ok(delivery) = session.outgoing.on_puback(ack.packet_id, ack.reason) {
+                    session.flow_ended(&delivery);
+                }
             }
             Packet::Pubrec(ack) => {
                 use crate::proto::flow::outgoing::{AckError, Next};
                 match session.outgoing.on_pubrec(ack.packet_id, ack.reason) {
                     // A flow that the client ended has no PUBREL, and one of QoS 1 neither. [MQTT-4.3.3-4]
-                    Ok(Next::Completed(_)) | Err(AckError::WrongState) => {}
+                    Ok(Next::Completed(delivery)) => session.flow_ended(&delivery),
+                    Err(AckError::WrongState) => {}
                     Err(AckError::UnknownPacketId) if ack.reason.is_error() => {}
                     // A repeated PUBREC is answered like the first one.
                     Ok(Next::Release) => {
@@ -251,7 +257,9 @@ impl Router {
                 return;
             }
             Packet::Pubcomp(ack) => {
-                let _ = session.outgoing.on_pubcomp(ack.packet_id);
+                if let Ok(delivery) = session.outgoing.on_pubcomp(ack.packet_id) {
+                    session.flow_ended(&delivery);
+                }
             }
             _ => return,
         }
@@ -264,7 +272,12 @@ impl Router {
         }
     }
 
-    fn handle_reload(&mut self, settings: Box<RouterSettings>, chains: &AuthChains, now: Instant) {
+    fn handle_reload(
+        &mut self,
+        settings: Box<RouterSettings>,
+        chains: Arc<AuthChains>,
+        now: Instant,
+    ) {
         self.sessions.for_each(|session| {
             let chain = chains.listener(&session.last.listener);
             session.set_chain(chain);
@@ -277,6 +290,7 @@ impl Router {
             self.timers.set(Timer::Sys, now);
         }
         self.sessions.settings = settings;
+        self.sessions.chains = chains;
     }
 
     fn handle_shutdown(&mut self, reason: ReasonCode) {
@@ -452,6 +466,8 @@ impl RouterSettings {
             max_sessions: limits.max_sessions,
             upgrade_outgoing_qos: config.upgrade_outgoing_qos,
             outbox_soft_limit: limits.max_outbox_bytes,
+            max_inflight_bytes: limits.max_inflight_bytes,
+            check_retain_source: config.check_retain_source,
             sys_interval: config.sys_interval,
         }
     }

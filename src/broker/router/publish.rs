@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Router;
 use super::command::{Injection, Origin, PublishSpan, Refusal};
 use super::publication::{Frame, Publication};
-use super::session::Payload;
+use super::session::{Payload, Session};
 use super::sessions::Delivered;
 use super::subscriptions::{Group, Receiver, SessionSlot};
 use crate::broker::config::QueueFull;
@@ -242,7 +242,7 @@ impl Router {
             injection.retain,
         );
         if injection.silent {
-            self.keep(&mut publication);
+            self.keep(&mut publication, None);
         } else {
             self.route(&mut publication, None, now);
         }
@@ -269,7 +269,7 @@ impl Router {
         now: Instant,
     ) -> Routed {
         let mut routed = Routed::default();
-        if publication.retain && !self.keep(publication) {
+        if publication.retain && !self.keep(publication, from) {
             routed.not_retained = true;
             if publication.qos != QoS::AtMostOnce && self.publisher_hears_reasons(from) {
                 return routed;
@@ -343,7 +343,7 @@ impl Router {
     /// Replaces or removes the retained message of a topic. `false`: there is no room.
     ///
     /// Source: MQTT 5.0 §3.3.1.3 [MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7].
-    fn keep(&mut self, publication: &mut Publication<'_>) -> bool {
+    fn keep(&mut self, publication: &mut Publication<'_>, from: Option<SessionSlot>) -> bool {
         if publication.payload.bytes.is_empty() {
             self.retained.clear(publication.topic);
             return true;
@@ -351,7 +351,10 @@ impl Router {
         let Some(message) = publication.message() else {
             return false;
         };
-        match self.retained.set(Arc::clone(&message)) {
+        let publisher = from
+            .and_then(|slot| self.sessions.session_mut(slot))
+            .map(Session::publisher);
+        match self.retained.set(Arc::clone(&message), publisher) {
             Ok(_) => true,
             Err(full) => {
                 if self.metrics.retained_refused.value() == 0 {

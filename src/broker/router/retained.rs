@@ -10,6 +10,7 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 use slab::Slab;
 
+use super::session::Publisher;
 use crate::proto::{Message, TopicFilter, TopicName};
 use matching::Matching;
 
@@ -22,7 +23,7 @@ use matching::Matching;
 /// Source: MQTT 5.0 §3.3.1.3; MQTT 3.1.1 §3.3.1.3.
 #[derive(Debug)]
 pub(crate) struct Retained {
-    messages: Slab<Arc<Message>>,
+    messages: Slab<Kept>,
     by_topic: HashMap<Box<str>, usize, RandomState>,
     /// The same entries, ordered by [`order_key`].
     ordered: BTreeMap<Box<[u8]>, usize>,
@@ -33,6 +34,13 @@ pub(crate) struct Retained {
     max_bytes: usize,
     /// Where [`sweep_expired`](Self::sweep_expired) goes on.
     swept: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    message: Arc<Message>,
+    /// Who published it; `None` = the broker itself.
+    publisher: Option<Arc<Publisher>>,
 }
 
 /// The message is not retained: there would be more messages or more bytes than allowed. What was retained under its
@@ -71,18 +79,22 @@ impl Retained {
     ///
     /// # Errors
     /// [`RetainedFull`]: nothing has changed.
-    pub(crate) fn set(&mut self, message: Arc<Message>) -> Result<bool, RetainedFull> {
+    pub(crate) fn set(
+        &mut self,
+        message: Arc<Message>,
+        publisher: Option<Arc<Publisher>>,
+    ) -> Result<bool, RetainedFull> {
         let size = message.size_bytes();
         let topic = message.topic.as_str();
         let place = self.by_topic.get(topic).copied();
-        let before = place.map_or(0, |place| self.messages[place].size_bytes());
+        let before = place.map_or(0, |place| self.messages[place].message.size_bytes());
         let bytes = self.bytes - before + size;
         let is_exempt = is_exempt(topic);
         if !is_exempt && bytes - self.exempt.1 > self.max_bytes && size > before {
             return Err(RetainedFull::Bytes(self.max_bytes));
         }
         if let Some(place) = place {
-            self.messages[place] = message;
+            self.messages[place] = Kept { message, publisher };
         } else {
             let limited = self.messages.len() - self.exempt.0;
             if !is_exempt && limited >= self.max_messages {
@@ -92,7 +104,7 @@ impl Retained {
             let vacant = self.messages.vacant_entry();
             self.by_topic.insert(topic.into(), vacant.key());
             self.ordered.insert(order_key(topic), vacant.key());
-            vacant.insert(message);
+            vacant.insert(Kept { message, publisher });
         }
         self.bytes = bytes;
         if is_exempt {
@@ -108,7 +120,7 @@ impl Retained {
             return false;
         };
         self.ordered.remove(&order_key(topic));
-        let message = self.messages.remove(place);
+        let Kept { message, .. } = self.messages.remove(place);
         self.bytes -= message.size_bytes();
         if is_exempt(topic) {
             self.exempt = (self.exempt.0 - 1, self.exempt.1 - message.size_bytes());
@@ -118,6 +130,15 @@ impl Retained {
 
     /// The message retained under `topic`.
     pub(crate) fn get(&self, topic: &str) -> Option<&Arc<Message>> {
+        Some(&self.kept(topic)?.message)
+    }
+
+    /// Who published the message retained under `topic`; `None` = the broker itself, or there is none.
+    pub(crate) fn publisher(&self, topic: &str) -> Option<&Arc<Publisher>> {
+        self.kept(topic)?.publisher.as_ref()
+    }
+
+    fn kept(&self, topic: &str) -> Option<&Kept> {
         self.messages.get(*self.by_topic.get(topic)?)
     }
 
@@ -147,7 +168,7 @@ impl Retained {
         exact
             .flatten()
             .into_iter()
-            .chain(found.filter_map(|place| self.messages.get(place)))
+            .chain(found.filter_map(|place| Some(&self.messages.get(place)?.message)))
     }
 
     /// How many messages are retained.
@@ -165,7 +186,7 @@ impl Retained {
     fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
         self.ordered
             .values()
-            .filter_map(|place| self.messages.get(*place))
+            .filter_map(|place| Some(&self.messages.get(*place)?.message))
     }
 
     /// Looks at up to `visits` messages, going on where the last call ended, and removes those that have expired at
@@ -180,6 +201,7 @@ impl Retained {
             let expired = self
                 .messages
                 .get(self.swept)
+                .map(|kept| &kept.message)
                 .filter(|message| message.expired(now))
                 .cloned();
             if let Some(message) = expired {

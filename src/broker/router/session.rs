@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytestring::ByteString;
 
 use super::command::{ConnectionId, Owner, RequestedFilter, SessionExpiry};
-use crate::broker::auth::{Access, Action, AuthChain};
+use crate::broker::auth::{Access, Action, AuthChain, AuthChains};
 use crate::broker::plugin::SessionInfo;
 use crate::outbox::{OutBuf, Outbox};
 use crate::proto::flow::alias::{AliasUse, AliasesOut};
@@ -35,6 +35,8 @@ pub(crate) struct Session {
     /// By the text of the filter, `$share/…` included.
     pub(super) subscriptions: BTreeMap<ByteString, Subscribed>,
     pub(super) outgoing: Outgoing<Delivery>,
+    /// Payload bytes of the messages in `outgoing`.
+    inflight_bytes: usize,
     pub(super) incoming: Incoming,
     /// What waits for the window, the socket or the client, oldest first.
     pub(super) queue: VecDeque<Delivery>,
@@ -48,11 +50,32 @@ pub(crate) struct Session {
     pub(super) last: LastConnection,
     /// Who may do what, on the listener of the current or last connection.
     pub(super) chain: Arc<AuthChain>,
+    /// The client as the publisher of retained messages, once it has published one.
+    publisher: Option<Arc<Publisher>>,
     /// `chain` restricts what may be received.
     pub(super) checks_receiving: bool,
     /// Messages dropped since the last log line about it, and when that was.
     pub(super) dropped: u64,
     pub(super) drop_logged_at: Option<Instant>,
+}
+
+/// Who published a retained message: its right to do so may end before the message does.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    client_id: ByteString,
+    user: Option<ByteString>,
+    listener: Arc<str>,
+}
+
+impl Publisher {
+    pub(super) fn may_publish(&self, chains: &AuthChains, topic: &str) -> bool {
+        chains.listener(&self.listener).authorize(&Access {
+            client_id: &self.client_id,
+            user: self.user.as_deref(),
+            action: Action::Publish,
+            topic,
+        })
+    }
 }
 
 /// What is remembered of a session's current or last connection.
@@ -141,6 +164,7 @@ impl Session {
             owner,
             subscriptions: BTreeMap::new(),
             outgoing: Outgoing::new(u16::MAX),
+            inflight_bytes: 0,
             incoming: Incoming::new(u16::MAX),
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -149,6 +173,7 @@ impl Session {
             expiry: SessionExpiry::AtDisconnect,
             link: None,
             last,
+            publisher: None,
             checks_receiving: chain.restricts(Action::Receive),
             chain,
             dropped: 0,
@@ -209,6 +234,39 @@ impl Session {
             action,
             topic,
         })
+    }
+
+    /// The next connection may come by another listener.
+    pub(super) fn forget_publisher(&mut self) {
+        self.publisher = None;
+    }
+
+    /// The client as the publisher of a retained message.
+    pub(super) fn publisher(&mut self) -> Arc<Publisher> {
+        let publisher = self.publisher.get_or_insert_with(|| {
+            Arc::new(Publisher {
+                client_id: self.client_id.clone(),
+                user: self.owner.user().map(ByteString::from),
+                listener: Arc::clone(&self.last.listener),
+            })
+        });
+        Arc::clone(publisher)
+    }
+
+    /// Another message of QoS 1 or 2 may be sent.
+    pub(super) fn has_room(&self, max_inflight_bytes: usize) -> bool {
+        self.outgoing.has_room() && self.inflight_bytes < max_inflight_bytes
+    }
+
+    /// A message is in flight now.
+    pub(super) fn flow_began(&mut self, payload_bytes: usize) {
+        self.inflight_bytes = self.inflight_bytes.saturating_add(payload_bytes);
+    }
+
+    /// A message is no longer in flight.
+    pub(super) fn flow_ended(&mut self, delivery: &Delivery) {
+        let bytes = delivery.message.payload.len();
+        self.inflight_bytes = self.inflight_bytes.saturating_sub(bytes);
     }
 
     pub(super) fn push_queue(&mut self, delivery: Delivery) {

@@ -14,6 +14,7 @@ use super::publish::Readiness;
 use super::retained::Retained;
 use super::session::{Delivery, Link, Replay, Session};
 use super::subscriptions::{Receiver, SessionSlot};
+use crate::broker::auth::AuthChains;
 use crate::broker::config::QueueFull;
 use crate::broker::metrics::Metrics;
 use crate::outbox::OutBuf;
@@ -46,6 +47,8 @@ pub(super) struct Sessions {
     /// Empty buffers for links that have something to send, so that an idle link holds none.
     spares: Vec<OutBuf>,
     pub(super) settings: Box<RouterSettings>,
+    /// The rules in force, for publishers of retained messages.
+    pub(super) chains: Arc<AuthChains>,
     pub(super) metrics: Arc<Metrics>,
     publish_sent: u64,
     publish_bytes_sent: u64,
@@ -65,7 +68,11 @@ pub(super) enum Delivered {
 }
 
 impl Sessions {
-    pub(super) fn new(settings: Box<RouterSettings>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        settings: Box<RouterSettings>,
+        chains: Arc<AuthChains>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             slots: Slab::new(),
             by_client_id: HashMap::default(),
@@ -77,6 +84,7 @@ impl Sessions {
             persistent: 0,
             spares: Vec::new(),
             settings,
+            chains,
             metrics,
             publish_sent: 0,
             publish_bytes_sent: 0,
@@ -175,7 +183,10 @@ impl Sessions {
                     link.outbox.backlog()
                 };
                 let free = backlog <= self.settings.outbox_soft_limit && session.queue.is_empty();
-                if free && (qos == QoS::AtMostOnce || session.outgoing.has_room()) {
+                if free
+                    && (qos == QoS::AtMostOnce
+                        || session.has_room(self.settings.max_inflight_bytes))
+                {
                     Readiness::Now
                 } else {
                     Readiness::Busy
@@ -274,7 +285,10 @@ impl Sessions {
                 link.push_publish(&outbound, None, false, now);
             }
         } else {
-            if congested || !session.queue.is_empty() || !session.outgoing.has_room() {
+            if congested
+                || !session.queue.is_empty()
+                || !session.has_room(settings.max_inflight_bytes)
+            {
                 return self.enqueue(slot, receiver, qos, retain, publication, now);
             }
             let Some(message) = publication.message() else {
@@ -384,7 +398,7 @@ impl Sessions {
                 }
                 continue;
             }
-            let room = session.outgoing.has_room();
+            let room = session.has_room(self.settings.max_inflight_bytes);
             let delivery = if let Some(next) = session.queue.front() {
                 if next.qos != QoS::AtMostOnce && !room && !next.message.expired(now) {
                     return;
@@ -402,7 +416,16 @@ impl Sessions {
                     return;
                 }
                 match next_retained(replay, retained) {
-                    Some(delivery) => delivery,
+                    Some(delivery) if !self.settings.check_retain_source => delivery,
+                    Some(delivery) => {
+                        let topic = delivery.message.topic.as_str();
+                        let publisher = retained.publisher(topic);
+                        if publisher.is_some_and(|one| !one.may_publish(&self.chains, topic)) {
+                            self.metrics.dropped_denied.increment();
+                            continue;
+                        }
+                        delivery
+                    }
                     None => {
                         session.replays.pop_front();
                         continue;
@@ -468,6 +491,7 @@ fn touch(
 /// Starts the flow of one message and appends its PUBLISH. `false`: the client takes no packet this large; the message
 /// is discarded as if it had been sent. [MQTT-3.1.2-25]
 fn send(session: &mut Session, delivery: Delivery, now: Instant) -> bool {
+    let payload_bytes = delivery.message.payload.len();
     let Session { outgoing, link, .. } = session;
     let Some(link) = link.as_mut() else {
         return false;
@@ -487,6 +511,7 @@ fn send(session: &mut Session, delivery: Delivery, now: Instant) -> bool {
     if let Some(delivery) = outgoing.message(id) {
         link.push_publish(&delivery.outbound(), Some(id), false, now);
     }
+    session.flow_began(payload_bytes);
     true
 }
 
@@ -504,7 +529,9 @@ fn resend_one(session: &mut Session, now: Instant) -> Option<Resent> {
     let link = link.as_mut()?;
     match outgoing.next_resend()? {
         Resend::Publish { id, message, .. } if !link.fits(&message.outbound()) => {
-            outgoing.discard(id);
+            if let Some(delivery) = outgoing.discard(id) {
+                session.flow_ended(&delivery);
+            }
             Some(Resent::Discarded)
         }
         Resend::Pubrel { id } => {

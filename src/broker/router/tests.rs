@@ -94,9 +94,13 @@ fn until(is_so: impl Fn() -> bool) {
     }
 }
 
-fn start(settings: &str) -> (Broker, SocketAddr) {
+fn config(settings: &str) -> Config {
     let text = format!("listeners:\n  default:\n    bind: 127.0.0.1:0\n{settings}");
-    let mut broker = Broker::new(Config::parse(&text).unwrap());
+    Config::parse(&text).unwrap()
+}
+
+fn start(settings: &str) -> (Broker, SocketAddr) {
+    let mut broker = Broker::new(config(settings));
     broker.start().unwrap();
     let address = broker.local_addr("default").unwrap();
     (broker, address)
@@ -196,4 +200,53 @@ fn only_a_full_queue_is_told_to_the_publisher() {
     assert_eq!(sender.ask(&publish(0x32, "q1", 1, b"x")), success);
     let refused = sender.ask(&publish(0x32, "q1", 1, b"x"));
     assert_eq!(refused[..5], [0x40, refused[1], 0, 1, 0x97]);
+}
+
+/// `max-inflight-bytes`: what is beyond it waits in the queue for an acknowledgement.
+#[test]
+fn messages_in_flight_are_bounded_in_bytes_too() {
+    let (_broker, address) = start("limits: {max-inflight-bytes: 10}\n");
+    let mut peer = Peer::connected(address, &connect("c", CLEAN_START, &[]));
+    assert_eq!(peer.ask(&subscribe("t", 1))[0], 0x90);
+    let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
+    for id in 1..=4 {
+        assert_eq!(sender.ask(&publish(0x32, "t", id, b"eight by"))[0], 0x40);
+    }
+    // The first fits, the second begins below the limit.
+    assert_eq!(peer.read(), publish(0x32, "t", 1, b"eight by"));
+    assert_eq!(peer.read(), publish(0x32, "t", 2, b"eight by"));
+    assert_eq!(peer.ask(&subscribe("other", 1))[0], 0x90);
+    assert_eq!(
+        peer.ask(&packet(0x40, &[0, 1])),
+        publish(0x32, "t", 3, b"eight by")
+    );
+    assert_eq!(
+        peer.ask(&packet(0x40, &[0, 2])),
+        publish(0x32, "t", 4, b"eight by")
+    );
+}
+
+/// `check-retain-source`: a retained message loses its readers when its publisher loses the right.
+#[test]
+fn a_retained_message_is_delivered_while_its_publisher_may_publish_it() {
+    let rules = |publish: &str, rest: &str| {
+        format!(
+            "topic-check:\n  enabled: on\n  plugins: [topic_acl]\n  publish-acl: {{anonymous: [{publish}]}}\n{rest}"
+        )
+    };
+    let (mut broker, address) = start(&rules("t", ""));
+    let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
+    assert_eq!(sender.ask(&publish(0x33, "t", 1, b"x"))[0], 0x40);
+    let subscriptions = |name: &str| {
+        let mut peer = Peer::connected(address, &connect(name, CLEAN_START, &[]));
+        let answers = [peer.ask(&subscribe("t", 1)), peer.ask(&subscribe("u", 1))];
+        answers.map(|answer| answer[0])
+    };
+    // SUBACK and the retained message; without it, both answers are SUBACK.
+    assert_eq!(subscriptions("before"), [0x90, 0x33]);
+    broker.reload(config(&rules("", ""))).unwrap();
+    assert_eq!(subscriptions("after"), [0x90, 0x90]);
+    let off = rules("", "check-retain-source: off\n");
+    broker.reload(config(&off)).unwrap();
+    assert_eq!(subscriptions("off"), [0x90, 0x33]);
 }

@@ -35,8 +35,8 @@ fn topics(retained: &Retained, text: &str) -> Vec<String> {
 #[test]
 fn the_last_message_of_a_topic_is_kept_until_it_is_cleared() {
     let mut retained = unlimited();
-    assert_eq!(retained.set(message("a/b", "1")), Ok(false));
-    assert_eq!(retained.set(message("a/b", "22")), Ok(true));
+    assert_eq!(retained.set(message("a/b", "1"), None), Ok(false));
+    assert_eq!(retained.set(message("a/b", "22"), None), Ok(true));
     assert_eq!(retained.get("a/b").unwrap().payload, "22");
     assert_eq!(retained.len(), 1);
     assert_eq!(retained.bytes(), message("a/b", "22").size_bytes());
@@ -51,24 +51,24 @@ fn the_last_message_of_a_topic_is_kept_until_it_is_cleared() {
 fn limits_refuse_new_messages_and_let_smaller_ones_replace() {
     let size = message("a", "1").size_bytes();
     let mut retained = Retained::new(2, 2 * size + 1);
-    assert_eq!(retained.set(message("a", "1")), Ok(false));
-    assert_eq!(retained.set(message("b", "1")), Ok(false));
+    assert_eq!(retained.set(message("a", "1"), None), Ok(false));
+    assert_eq!(retained.set(message("b", "1"), None), Ok(false));
     assert_eq!(
-        retained.set(message("c", "")),
+        retained.set(message("c", ""), None),
         Err(RetainedFull::Bytes(2 * size + 1))
     );
-    assert_eq!(retained.set(message("b", "12")), Ok(true));
-    let full = retained.set(message("a", "123"));
+    assert_eq!(retained.set(message("b", "12"), None), Ok(true));
+    let full = retained.set(message("a", "123"), None);
     assert_eq!(full, Err(RetainedFull::Bytes(2 * size + 1)));
     assert_eq!(retained.get("a").unwrap().payload, "1");
     retained.set_limits(2, usize::MAX);
     assert_eq!(
-        retained.set(message("c", "")),
+        retained.set(message("c", ""), None),
         Err(RetainedFull::Messages(2))
     );
-    assert_eq!(retained.set(message("a", "123")), Ok(true));
+    assert_eq!(retained.set(message("a", "123"), None), Ok(true));
     retained.set_limits(0, 0);
-    assert_eq!(retained.set(message("a", "12")), Ok(true));
+    assert_eq!(retained.set(message("a", "12"), None), Ok(true));
     assert_eq!(retained.len(), 2);
 }
 
@@ -78,7 +78,7 @@ fn messages_come_level_by_level() {
     for topic in [
         "b", "a!", "a/b", "a", "a/", "/a", "a/b/c", "a-b/c", "$SYS/x", "$a",
     ] {
-        retained.set(message(topic, "")).unwrap();
+        retained.set(message(topic, ""), None).unwrap();
     }
     let in_order = ["/a", "a", "a/", "a/b", "a/b/c", "a!", "a-b/c", "b"];
     assert_eq!(topics(&retained, "#"), in_order);
@@ -97,17 +97,17 @@ fn messages_come_level_by_level() {
 fn a_cursor_goes_on_where_its_topic_was() {
     let mut retained = unlimited();
     for topic in ["a/1", "a/2", "a/3", "a/4"] {
-        retained.set(message(topic, "")).unwrap();
+        retained.set(message(topic, ""), None).unwrap();
     }
     let filter = filter("a/+");
     let first = retained.next(&filter, None).unwrap();
     assert_eq!(first.topic, "a/1");
     retained.clear("a/1");
     retained.clear("a/2");
-    retained.set(message("a/0", "")).unwrap();
+    retained.set(message("a/0", ""), None).unwrap();
     let second = retained.next(&filter, Some(&first.topic)).unwrap();
     assert_eq!(second.topic, "a/3");
-    retained.set(message("a/3/x", "")).unwrap();
+    retained.set(message("a/3/x", ""), None).unwrap();
     let third = retained.next(&filter, Some(&second.topic)).unwrap();
     assert_eq!(third.topic, "a/4");
     assert_eq!(retained.next(&filter, Some(&third.topic)), None);
@@ -116,7 +116,7 @@ fn a_cursor_goes_on_where_its_topic_was() {
 #[test]
 fn an_exact_filter_is_found_once() {
     let mut retained = unlimited();
-    retained.set(message("a", "")).unwrap();
+    retained.set(message("a", ""), None).unwrap();
     assert!(retained.next(&filter("a"), None).is_some());
     assert!(retained.next(&filter("a"), Some(&name("a"))).is_none());
     assert!(retained.next(&filter("b"), None).is_none());
@@ -127,7 +127,7 @@ fn a_filter_visits_only_what_its_prefix_allows() {
     let mut retained = unlimited();
     for n in 0..20_000 {
         let topic = format!("site/{}/device/{n}/state", n % 10);
-        retained.set(message(&topic, "")).unwrap();
+        retained.set(message(&topic, ""), None).unwrap();
     }
     for n in 0..2000 {
         let topic = format!("site/{}/device/{n}/state", n % 10);
@@ -148,7 +148,7 @@ fn expired_messages_are_swept_away_bit_by_bit() {
     for n in 0..100 {
         let mut message = Arc::unwrap_or_clone(message(&format!("{n}"), ""));
         message.expires_at = (n % 4 == 0).then(|| now + Duration::from_secs(5));
-        retained.set(Arc::new(message)).unwrap();
+        retained.set(Arc::new(message), None).unwrap();
     }
     let mut sweep = |then, visits| {
         (0..visits)
@@ -194,7 +194,7 @@ proptest! {
     ) {
         let mut retained = unlimited();
         for topic in &kept {
-            retained.set(message(topic, topic)).unwrap();
+            retained.set(message(topic, topic), None).unwrap();
         }
         for text in filters {
             let filter = filter(&text);
@@ -218,7 +218,7 @@ proptest! {
         let filter = filter(&text);
         let mut retained = unlimited();
         for topic in &kept {
-            retained.set(message(topic, "")).unwrap();
+            retained.set(message(topic, ""), None).unwrap();
         }
         let mut stays = kept;
         let mut changes = changes.into_iter();
@@ -232,7 +232,7 @@ proptest! {
             after = Some(topic);
             for (set, topic) in changes.by_ref().take(every) {
                 if set {
-                    retained.set(new_message(&topic)).unwrap();
+                    retained.set(new_message(&topic), None).unwrap();
                 } else {
                     retained.clear(&topic);
                     // Found before it was cleared, or never to be found: either is right.
