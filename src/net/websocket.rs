@@ -87,6 +87,9 @@ impl fmt::Display for WebSocketError {
                 "origin '{}' is not in allowed-origins",
                 origin.escape_debug()
             ),
+            Self::Refused(404) => f.write_str(
+                "the server refuses with HTTP status 404 (many brokers want /mqtt as the path of the URL)",
+            ),
             Self::Refused(status) => write!(f, "the server refuses with HTTP status {status}"),
             Self::InvalidResponse(why) => write!(f, "the server's answer is invalid: {why}"),
             Self::InvalidHeader(name) => {

@@ -233,10 +233,10 @@ fn write_field(
             write_number(field, value.map(u64::from), out)
         }
         'P' => write_user_properties(properties, out),
-        'R' => {
-            let value = properties.and_then(|p| p.response_topic.as_deref());
-            write_text(field, value.unwrap_or(""), out)
-        }
+        'R' => match properties.and_then(|p| p.response_topic.as_deref()) {
+            Some(topic) => write_text(field, topic, out),
+            None => Ok(()),
+        },
         'S' => {
             let value = properties.and_then(|p| p.subscription_identifiers.first());
             write_number(field, value.map(|id| u64::from(*id)), out)

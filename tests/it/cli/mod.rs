@@ -7,6 +7,7 @@ mod publish;
 mod server;
 mod settings;
 mod subscribe;
+mod transports;
 
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};

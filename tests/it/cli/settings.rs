@@ -70,6 +70,13 @@ fn settings_come_from_the_nearest_place() {
     );
 }
 
+/// Arguments, environment, user name and password.
+type Case<'a> = (
+    &'a [&'a str],
+    &'a [(&'a str, &'a str)],
+    Option<(&'a str, &'a str)>,
+);
+
 /// URL-6: nearest place first, a user name and a password each by itself.
 #[test]
 fn credentials_come_from_arguments_url_files_or_environment() {
@@ -81,7 +88,7 @@ fn credentials_come_from_arguments_url_files_or_environment() {
     );
     let with_user = url.replace("mqtt://", "mqtt://ann:p%40w@");
     let environment = [("HBMQTT_USERNAME", "eve"), ("HBMQTT_PASSWORD", "env")];
-    let cases: [(&[&str], &[(&str, &str)], Option<(&str, &str)>); 7] = [
+    let cases: [Case<'_>; 7] = [
         (&["--url", &url], &[], None),
         (&["--url", &url], &environment, Some(("eve", "env"))),
         (&["--url", &with_user], &environment, Some(("ann", "p@w"))),

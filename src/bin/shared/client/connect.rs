@@ -171,7 +171,12 @@ fn client_id(program: &Program, args: &ConnectionArgs) -> Result<String, Failure
         (None, None) => {
             let system = rustix::system::uname();
             let host = system.nodename().to_string_lossy();
-            Ok(format!("{}/{pid}-{host}", program.name))
+            let mut id = format!("{}/{pid}-{host}", program.name);
+            // MQTT 3.1 has no longer ones.
+            if args.protocol_version == Some(ProtocolVersion::V31) {
+                id.truncate(id.floor_char_boundary(23));
+            }
+            Ok(id)
         }
     }
 }
