@@ -64,6 +64,8 @@ pub mod broker;
 #[cfg(feature = "client")]
 pub mod client;
 
+#[cfg(any(feature = "broker", feature = "client"))]
+pub mod scram;
 #[cfg(feature = "yaml")]
 pub mod yaml;
 

@@ -21,6 +21,7 @@ use argh::{ArgsInfo, FromArgs};
 use hbmqtt::broker::auth::{AuthChains, ConnectInfo, Extensions};
 use hbmqtt::broker::config::Config;
 use hbmqtt::proto::{ProtocolVersion, ReasonCode};
+use hbmqtt::scram::Credentials;
 
 use file::PasswordFile;
 use hash::Scheme;
@@ -33,6 +34,7 @@ use shared::{manual, prompt};
 #[argh(
     help_triggers("-h", "--help"),
     usage = "[-H sha512-crypt | sha512-pbkdf2] [-I ITERATIONS] [-c] [-b] FILE USER [PASSWORD]
+       hbmqtt_passwd --scram [-I ITERATIONS] [-c] [-b] FILE USER [PASSWORD]
        hbmqtt_passwd -D FILE USER
        hbmqtt_passwd -U FILE
        hbmqtt_passwd --verify [-b] FILE USER [PASSWORD]"
@@ -56,7 +58,10 @@ struct Args {
     /// sha512-crypt, which mkpasswd and HBMQTT know, or sha512-pbkdf2, which mosquitto knows (sha512-crypt)
     #[argh(option, short = 'H', arg_name = "hash", from_str_fn(hash::scheme))]
     hash: Option<Scheme>,
-    /// rounds of the hash, 1000 to 1000000 (5000; sha512-pbkdf2: 100000)
+    /// keep keys for SCRAM-SHA-256 instead of a hash: for the broker's scram-file
+    #[argh(switch)]
+    scram: bool,
+    /// rounds of the hash, 1000 to 1000000 (5000; sha512-pbkdf2: 100000; --scram: 10000, at least 4096)
     #[argh(option, short = 'I', arg_name = "count", from_str_fn(hash::iterations))]
     iterations: Option<u32>,
     /// read the password from the first line of standard input
@@ -95,6 +100,7 @@ const PAGE: manual::Page = manual::Page {
         "-D FILE USER",
         "-U FILE",
         "--verify FILE USER",
+        "--scram [-c] FILE USER [PASSWORD]",
     ],
     statuses: &[
         ("0", "Done; with --verify: the password is right."),
@@ -116,6 +122,8 @@ const PAGE: manual::Page = manual::Page {
     ],
     files: &[],
 };
+
+const WRONG: &str = "the password is wrong, or there is no such user";
 
 /// The broker's own limit, unless its configuration says otherwise.
 const LONGEST_PASSWORD: usize = 256;
@@ -144,6 +152,9 @@ fn run(args: &Args) -> Result<u8, Failure> {
     if args.man {
         return exit::print(&manual::page(NAME, &info, &PAGE));
     }
+    if args.scram && args.hash.is_some() {
+        return Err(Failure::usage("use one of -H and --scram"));
+    }
     let actions = [args.create, args.delete, args.upgrade, args.verify];
     if actions.iter().filter(|given| **given).count() > 1 {
         return Err(Failure::usage("use one of -c, -D, -U and --verify"));
@@ -166,7 +177,11 @@ fn run(args: &Args) -> Result<u8, Failure> {
     }
     let password = choose_password(args, password)?;
     if args.verify {
-        return verify(path, user, &password);
+        return if args.scram {
+            verify_scram(path, user, &password)
+        } else {
+            verify(path, user, &password)
+        };
     }
     let mut file = if args.create {
         PasswordFile::new()
@@ -198,7 +213,11 @@ fn upgrade(args: &Args, path: &str) -> Result<u8, Failure> {
 }
 
 fn hashed(args: &Args, password: &[u8]) -> Result<String, Failure> {
-    hash::make(args.hash.unwrap_or_default(), password, args.iterations)
+    if args.scram {
+        hash::scram(password, args.iterations)
+    } else {
+        hash::make(args.hash.unwrap_or_default(), password, args.iterations)
+    }
 }
 
 /// From the command line, standard input or the terminal, where a new one is asked for twice.
@@ -263,9 +282,22 @@ fn verify(path: &str, user: &str, password: &[u8]) -> Result<u8, Failure> {
         .authenticate(&client, Instant::now());
     match judgement.result {
         Ok(()) => Ok(exit::OK),
-        Err(ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized) => Err(Failure::failed(
-            "the password is wrong, or there is no such user",
-        )),
+        Err(ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized) => {
+            Err(Failure::failed(WRONG))
+        }
         Err(reason) => Err(Failure::failed(reason.to_string())),
+    }
+}
+
+fn verify_scram(path: &str, user: &str, password: &[u8]) -> Result<u8, Failure> {
+    let file = PasswordFile::read(path)?;
+    let credentials = file.find(user).ok_or_else(|| Failure::failed(WRONG))?;
+    let credentials: Credentials = credentials
+        .parse()
+        .map_err(|error| Failure::failed(format!("{path}: user '{user}': {error}")))?;
+    if credentials.verify(password) {
+        Ok(exit::OK)
+    } else {
+        Err(Failure::failed(WRONG))
     }
 }

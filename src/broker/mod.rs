@@ -38,7 +38,7 @@ pub use self::error::BrokerError;
 pub use self::metrics::MetricsSnapshot;
 pub use self::router::inspect::RouterStats;
 
-use self::auth::{AuthChains, Authenticate, Authorize, Extensions};
+use self::auth::{AuthChains, Authenticate, Authorize, EnhancedAuthenticate, Extensions};
 use self::connection::{HalfOpen, Services, Settings};
 use self::listeners::{ACCEPT_STACK_BYTES, RunningListener, acceptor, bind, spawn_listener};
 use self::memory::MemoryWatch;
@@ -139,6 +139,13 @@ impl Broker {
     #[must_use]
     pub fn authorizer(mut self, authorizer: Arc<dyn Authorize>) -> Self {
         self.extensions.authorizers.push(authorizer);
+        self
+    }
+
+    /// Adds an authentication method of MQTT 5.0, beside SCRAM-SHA-256 if the settings name users for that.
+    #[must_use]
+    pub fn authentication_method(mut self, method: Arc<dyn EnhancedAuthenticate>) -> Self {
+        self.extensions.methods.push(method);
         self
     }
 

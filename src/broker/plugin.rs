@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::auth::{Authenticate, Authorize};
+use super::auth::{Authenticate, Authorize, EnhancedAuthenticate};
 use super::config::Config;
 use crate::proto::packet::{Packet, QoS, SubscriptionOptions};
 use crate::proto::{Message, ProtocolVersion};
@@ -49,6 +49,11 @@ pub trait Plugin: Send {
 
     /// A topic check that this plugin brings along. Asked once, when the broker starts.
     fn authorizer(&self) -> Option<Arc<dyn Authorize>> {
+        None
+    }
+
+    /// An authentication method of MQTT 5.0 that this plugin brings along. Asked once, when the broker starts.
+    fn authentication_method(&self) -> Option<Arc<dyn EnhancedAuthenticate>> {
         None
     }
 

@@ -50,6 +50,13 @@ impl PasswordFile {
         }
     }
 
+    /// What stands behind a user's name, in the last line that has it, as the broker reads it.
+    pub(crate) fn find(&self, user: &str) -> Option<&str> {
+        let mut lines = self.lines.iter().rev();
+        let line = lines.find(|line| user_of(line) == Some(user))?;
+        line.get(user.len() + 1..).map(str::trim)
+    }
+
     /// Removes a user; false if there is none of that name.
     pub(crate) fn remove(&mut self, user: &str) -> bool {
         let before = self.lines.len();
@@ -68,7 +75,7 @@ impl PasswordFile {
         for line in &mut self.lines {
             let Some(user) = user_of(line) else { continue };
             let password = &line[user.len() + 1..];
-            if !password.starts_with('$') {
+            if !password.starts_with('$') && !password.starts_with("SCRAM-SHA-256$") {
                 *line = format!("{user}:{}", hash(password)?);
             }
         }
@@ -169,6 +176,13 @@ mod tests {
         assert!(users.remove("ann"));
         assert!(!users.remove("ann"));
         assert_eq!(users, file("#ann:x\nbob:2"));
+    }
+
+    #[test]
+    fn the_last_line_of_a_user_counts() {
+        let users = file("#ann:x\nann:1\nbob:2\nann: 3 ");
+        assert_eq!(users.find("ann"), Some("3"));
+        assert_eq!(users.find("eve"), None);
     }
 
     #[test]

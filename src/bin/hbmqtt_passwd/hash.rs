@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use base64ct::{Base64, Encoding};
+use hbmqtt::scram::{Credentials, MIN_ITERATIONS};
 use ring::pbkdf2;
 use ring::rand::{SecureRandom, SystemRandom};
 use sha_crypt::{Params, PasswordHasher, ShaCrypt};
@@ -57,6 +58,22 @@ pub(crate) fn make(
         }
         Scheme::Sha512Pbkdf2 => sha512_pbkdf2(password, iterations.unwrap_or(100_000)),
     }
+}
+
+/// What the broker's `scram-file` holds for a user with this password.
+///
+/// # Errors
+/// Too few rounds, or the system has no random numbers.
+pub(crate) fn scram(password: &[u8], iterations: Option<u32>) -> Result<String, Failure> {
+    let iterations = iterations.unwrap_or(10_000);
+    if iterations < MIN_ITERATIONS {
+        return Err(Failure::usage(format!(
+            "--scram needs at least {MIN_ITERATIONS} iterations"
+        )));
+    }
+    Credentials::new(password, iterations)
+        .map(|credentials| credentials.to_string())
+        .ok_or_else(|| Failure::failed("the system has no random numbers"))
 }
 
 fn sha512_crypt(password: &[u8], rounds: u32) -> Result<String, Failure> {
@@ -133,6 +150,14 @@ mod tests {
                 .verify_password(b"secret", &*hash)
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn scram_keys_belong_to_their_password() {
+        let keys: Credentials = scram(b"secret", None).unwrap().parse().unwrap();
+        assert_eq!(keys.iterations(), 10_000);
+        assert!(keys.verify(b"secret") && !keys.verify(b"other"));
+        assert!(scram(b"secret", Some(4_095)).is_err());
     }
 
     #[test]

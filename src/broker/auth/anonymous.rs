@@ -33,7 +33,7 @@ impl Authenticate for Certified {
     }
 
     fn authenticate(&self, client: &ConnectInfo<'_>) -> Verdict {
-        if client.user_is_certified {
+        if client.user_is_proven {
             Verdict::Allow
         } else {
             Verdict::Abstain

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -11,15 +11,18 @@ use ring::rand::SystemRandom;
 
 use super::acl_file::AclFile;
 use super::anonymous::{Anonymous, Certified};
+use super::enhanced::{EnhancedAuthenticate, Exchange};
 use super::gate::Gate;
 use super::password_file::PasswordFile;
 use super::penalty::Penalties;
+use super::scram_file::ScramFile;
 use super::topic_check::{TopicAclCheck, TopicTaboo};
 use super::{Access, Action, Authenticate, Authorize, ConnectInfo, Verdict};
 use crate::broker::config::{
     AuthConfig, Config, ConfigError, Limits, ListenerConfig, PluginConfig, Problem,
 };
 use crate::proto::ReasonCode;
+use crate::scram::KEY_BYTES;
 
 /// What a program that embeds the broker, or a plugin, adds to the checks of the settings. They are always active.
 #[derive(Clone, Default)]
@@ -28,6 +31,8 @@ pub struct Extensions {
     pub authenticators: Vec<Arc<dyn Authenticate>>,
     /// Asked beside the topic checks of the settings.
     pub authorizers: Vec<Arc<dyn Authorize>>,
+    /// Authentication methods beside those of the settings, and before them where the name is the same.
+    pub methods: Vec<Arc<dyn EnhancedAuthenticate>>,
 }
 
 impl fmt::Debug for Extensions {
@@ -35,6 +40,7 @@ impl fmt::Debug for Extensions {
         f.debug_struct("Extensions")
             .field("authenticators", &self.authenticators.len())
             .field("authorizers", &self.authorizers.len())
+            .field("methods", &self.methods.len())
             .finish()
     }
 }
@@ -50,9 +56,10 @@ pub struct AuthChains {
 
 /// What outlives a reload.
 #[derive(Debug, Default)]
-struct Shared {
+pub(super) struct Shared {
     gate: Arc<Gate>,
-    penalties: Penalties,
+    pub(super) penalties: Penalties,
+    scram_secret: OnceLock<[u8; KEY_BYTES]>,
 }
 
 impl AuthChains {
@@ -164,7 +171,8 @@ impl Builder<'_> {
         }
         let anonymous = auth.allow_anonymous && is_active("auth_anonymous");
         let refuses_only = usize::from(is_active("auth_anonymous") && !auth.allow_anonymous);
-        if authenticators.len() == refuses_only && !listeners.is_empty() {
+        let methods = self.methods(auth, is_active("auth_scram"))?;
+        if authenticators.len() == refuses_only && methods.is_empty() && !listeners.is_empty() {
             let message = "nobody could connect: there is no authenticator; set password-file, or allow-anonymous: on";
             let problem = Problem::new(key, message);
             if !auth.allow_anonymous {
@@ -181,10 +189,27 @@ impl Builder<'_> {
         Ok(AuthChain {
             authenticators,
             authorizers: [Action::Publish, Action::Subscribe, Action::Receive].map(for_action),
+            methods,
             anonymous,
             limits: self.config.limits.clone(),
             shared: Arc::clone(self.shared),
         })
+    }
+
+    fn methods(
+        &self,
+        auth: &AuthConfig,
+        scram_is_active: bool,
+    ) -> Result<Vec<Arc<dyn EnhancedAuthenticate>>, ConfigError> {
+        let mut methods = self.extensions.methods.clone();
+        if let Some(path) = auth.scram_file.as_deref().filter(|_| scram_is_active) {
+            let (file, problems) = ScramFile::load(path, &self.shared.scram_secret)?;
+            for problem in problems {
+                warn!("{problem}");
+            }
+            methods.push(Arc::new(file));
+        }
+        Ok(methods)
     }
 
     fn authorizers(&self, auth: &AuthConfig) -> Result<Vec<Arc<dyn Authorize>>, ConfigError> {
@@ -215,6 +240,7 @@ pub struct AuthChain {
     authenticators: Vec<Arc<dyn Authenticate>>,
     /// By [`Action`]: those that have something to say about it.
     authorizers: [Vec<Arc<dyn Authorize>>; 3],
+    methods: Vec<Arc<dyn EnhancedAuthenticate>>,
     anonymous: bool,
     limits: Limits,
     shared: Arc<Shared>,
@@ -233,14 +259,14 @@ impl AuthChain {
         }
         let (limits, penalties) = (&self.limits, &self.shared.penalties);
         // Certificates and clients without a name have no password to guess.
-        let guessed_name = client.user_name.filter(|_| !client.user_is_certified);
+        let guessed_name = client.user_name.filter(|_| !client.user_is_proven);
         let delay = guessed_name.map_or(Duration::ZERO, |user| {
             let (free, longest) = (limits.max_failed_logins, limits.max_login_delay);
             penalties.delay(user, client.address, free, longest, now)
         });
         let judgement = Judgement {
             delay,
-            ..self.ask(client)
+            ..self.ask(client, false)
         };
         if let Some(user) = guessed_name {
             match judgement.result {
@@ -252,6 +278,22 @@ impl AuthChain {
             }
         }
         judgement
+    }
+
+    /// Begins an exchange of the Authentication Method that the client names. `None`: there is no such method.
+    pub fn exchange(&self, method: &str, client: &ConnectInfo<'_>) -> Option<Exchange> {
+        let found = self.methods.iter().find(|known| known.method() == method)?;
+        Some(Exchange::new(&**found, client, &self.limits, &self.shared))
+    }
+
+    /// May this client connect, whom an exchange has proved to be who it says? Then nobody has to vouch for it, and
+    /// those who deny are still heard.
+    ///
+    /// # Blocking
+    /// As [`authenticate`](Self::authenticate).
+    pub fn accept_proven(&self, client: &ConnectInfo<'_>) -> Judgement {
+        let refusal = self.too_long(client);
+        refusal.unwrap_or_else(|| self.ask(client, true))
     }
 
     /// Refused before anything is computed from it.
@@ -279,8 +321,8 @@ impl AuthChain {
         clippy::disallowed_methods,
         reason = "the time that authenticators take is measured"
     )]
-    fn ask(&self, client: &ConnectInfo<'_>) -> Judgement {
-        let mut allowed = false;
+    fn ask(&self, client: &ConnectInfo<'_>, is_proven: bool) -> Judgement {
+        let mut allowed = is_proven;
         let mut busy = None;
         for one in &self.authenticators {
             let asked_at = Instant::now();

@@ -3,10 +3,12 @@
 mod acl_file;
 mod anonymous;
 mod chain;
+mod enhanced;
 mod gate;
 mod password_file;
 mod password_hash;
 mod penalty;
+mod scram_file;
 mod topic_check;
 
 use std::net::IpAddr;
@@ -14,6 +16,7 @@ use std::net::IpAddr;
 use crate::proto::ProtocolVersion;
 
 pub use chain::{AuthChain, AuthChains, Extensions, Judgement};
+pub use enhanced::{AuthExchange, AuthStep, EnhancedAuthenticate, Exchange};
 
 /// What is known about a client that wants to connect.
 #[derive(Clone, Copy)]
@@ -25,9 +28,9 @@ pub struct ConnectInfo<'a> {
     pub user_name: Option<&'a str>,
     /// The Password: bytes, not text.
     pub password: Option<&'a [u8]>,
-    /// The user name was taken from the client's verified certificate (`use-identity-as-username` or
-    /// `use-subject-as-username`): no password is needed to prove it.
-    pub user_is_certified: bool,
+    /// The user name needs no password to prove it: it was taken from the client's verified certificate
+    /// (`use-identity-as-username` or `use-subject-as-username`), or an [`EnhancedAuthenticate`] has proved it.
+    pub user_is_proven: bool,
     /// The address the client connects from; `None` for Unix domain sockets and `mem://`.
     pub address: Option<IpAddr>,
     /// The name of the listener.
@@ -44,7 +47,7 @@ impl<'a> ConnectInfo<'a> {
             client_id,
             user_name: None,
             password: None,
-            user_is_certified: false,
+            user_is_proven: false,
             address: None,
             listener,
             version,
@@ -59,7 +62,7 @@ impl std::fmt::Debug for ConnectInfo<'_> {
             .field("client_id", &self.client_id)
             .field("user_name", &self.user_name)
             .field("password", &self.password.map(|_| "***"))
-            .field("user_is_certified", &self.user_is_certified)
+            .field("user_is_proven", &self.user_is_proven)
             .field("address", &self.address)
             .field("listener", &self.listener)
             .field("version", &self.version)

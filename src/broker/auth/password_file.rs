@@ -74,7 +74,7 @@ impl PasswordFile {
     }
 
     fn check(&self, client: &ConnectInfo<'_>, now: Instant) -> Verdict {
-        let (Some(name), false) = (client.user_name, client.user_is_certified) else {
+        let (Some(name), false) = (client.user_name, client.user_is_proven) else {
             return Verdict::Abstain;
         };
         let password = client.password.unwrap_or_default();
@@ -124,45 +124,45 @@ impl Authenticate for PasswordFile {
 /// `user:hash` lines, `#` comments, blank lines. What follows a second colon is ignored, as in passwd(5).
 fn parse(bytes: &[u8]) -> (HashMap<Box<str>, User>, Vec<Problem>) {
     let mut users = HashMap::new();
-    let mut problems = Vec::new();
-    let mut report = |number, message: String| {
-        problems.push(Problem::new("", message).at(Some((number, 1))));
-    };
-    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    for (line, number) in text.split(|byte| *byte == b'\n').zip(1..) {
-        let Ok(line) = str::from_utf8(line.trim_ascii()) else {
-            report(number, "the line is not UTF-8; it is left out".to_owned());
-            continue;
-        };
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let Some((name, rest)) = line.split_once(':') else {
-            report(
-                number,
-                "expected 'user:hash'; the line is left out".to_owned(),
-            );
-            continue;
-        };
+    let problems = for_each_user(bytes, |name, rest| {
         let hash = rest.split(':').next().unwrap_or("");
         let shown = name.escape_debug();
-        match PasswordHash::parse(hash) {
-            Ok(hash) => {
-                let user = User {
-                    hash,
-                    verified: Mutex::new(None),
-                };
-                if users.insert(name.into(), user).is_some() {
-                    report(
-                        number,
-                        format!("user '{shown}' is listed again; this line counts"),
-                    );
-                }
-            }
-            Err(reason) => report(number, format!("user '{shown}' is left out: {reason}")),
+        let hash = match PasswordHash::parse(hash) {
+            Ok(hash) => hash,
+            Err(reason) => return Some(format!("user '{shown}' is left out: {reason}")),
+        };
+        let user = User {
+            hash,
+            verified: Mutex::new(None),
+        };
+        let before = users.insert(name.into(), user);
+        before.map(|_| format!("user '{shown}' is listed again; this line counts"))
+    });
+    (users, problems)
+}
+
+/// Calls `take` with the name and the rest of each line; what it finds wrong, and lines that have no such parts, are
+/// reported by their number.
+pub(super) fn for_each_user(
+    bytes: &[u8],
+    mut take: impl FnMut(&str, &str) -> Option<String>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    for (line, number) in text.split(|byte| *byte == b'\n').zip(1..) {
+        let wrong = match str::from_utf8(line.trim_ascii()) {
+            Err(_) => Some("the line is not UTF-8; it is left out".to_owned()),
+            Ok(line) if line.is_empty() || line.starts_with('#') => None,
+            Ok(line) => match line.split_once(':') {
+                Some((name, rest)) => take(name, rest),
+                None => Some("expected 'user:hash'; the line is left out".to_owned()),
+            },
+        };
+        if let Some(message) = wrong {
+            problems.push(Problem::new("", message).at(Some((number, 1))));
         }
     }
-    (users, problems)
+    problems
 }
 
 /// The cost that most users' hashes have.
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(judge(Some("tes"), Some(b"test")), Verdict::Abstain);
         assert_eq!(judge(None, Some(b"test")), Verdict::Abstain);
         let mut certified = client(Some("test"), None);
-        certified.user_is_certified = true;
+        certified.user_is_proven = true;
         assert_eq!(file.authenticate(&certified), Verdict::Abstain);
     }
 

@@ -148,6 +148,7 @@ pub(super) fn auth(section: Section<'_>) -> AuthConfig {
         .field("password-file")
         .and_then(|field| field.path());
     auth.acl_file = section.field("acl-file").and_then(|field| field.path());
+    auth.scram_file = section.field("scram-file").and_then(|field| field.path());
     auth.plugins = section.field("plugins").and_then(|field| plugins(&field));
     set!(
         auth.allow_zero_length_clientid,
@@ -159,10 +160,14 @@ pub(super) fn auth(section: Section<'_>) -> AuthConfig {
         section.field("auto-id-prefix"),
         Field::text
     );
-    if let (Some(field), Some(plugins)) = (section.field("password-file"), &auth.plugins)
-        && !plugins.iter().any(|plugin| plugin.name == "auth_file")
-    {
-        field.warning("not used, because auth.plugins does not list auth_file");
+    for (key, name) in [("password-file", "auth_file"), ("scram-file", "auth_scram")] {
+        if let (Some(field), Some(plugins)) = (section.field(key), &auth.plugins)
+            && !plugins.iter().any(|plugin| plugin.name == name)
+        {
+            field.warning(format!(
+                "not used, because auth.plugins does not list {name}"
+            ));
+        }
     }
     section.finish();
     auth
@@ -620,6 +625,7 @@ const HOMES: &[(&str, &str)] = &[
     ("allow-anonymous", "auth"),
     ("password-file", "auth"),
     ("acl-file", "auth"),
+    ("scram-file", "auth"),
     ("allow-zero-length-clientid", "auth"),
     ("auto-id-prefix", "auth"),
     ("acl", "topic-check"),

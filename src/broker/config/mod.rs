@@ -88,6 +88,8 @@ pub struct AuthConfig {
     pub password_file: Option<PathBuf>,
     /// Key `acl-file`: who may publish and subscribe where, in mosquitto's syntax.
     pub acl_file: Option<PathBuf>,
+    /// Key `scram-file`: the users of the authentication method SCRAM-SHA-256.
+    pub scram_file: Option<PathBuf>,
     /// Key `plugins`: the authenticators that are asked; `None` = all. An empty list means that nobody may connect.
     pub plugins: Option<Vec<PluginConfig>>,
     /// Key `allow-zero-length-clientid`: the broker assigns an identifier to clients that come without one; on.
@@ -102,6 +104,7 @@ impl Default for AuthConfig {
             allow_anonymous: true,
             password_file: None,
             acl_file: None,
+            scram_file: None,
             plugins: None,
             allow_zero_length_clientid: true,
             auto_id_prefix: "auto-".to_owned(),

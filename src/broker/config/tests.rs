@@ -400,10 +400,6 @@ fn each_message_names_key_line_and_column() {
             "line 1, column 17: auth.plugins: expected a list of plugin names; write [] for none",
         ),
         (
-            "auth: {scram-file: x}",
-            "line 1, column 8: auth.scram-file: unknown key",
-        ),
-        (
             "topic-check: {acl: }",
             "line 1, column 20: topic-check.acl: expected 'user: [filter, …]' lines; write {} to allow nothing",
         ),
@@ -720,14 +716,15 @@ fn each_key_of_the_top_level_arrives() {
 #[test]
 fn each_key_of_auth_arrives() {
     let auth = parse(
-        "auth:\n  allow-anonymous: OFF\n  password-file: p\n  acl-file: a\n  plugins: [auth.file]\n  \
+        "auth:\n  allow-anonymous: OFF\n  password-file: p\n  acl-file: a\n  scram-file: s\n  plugins: [auth.file, auth.scram]\n  \
          allow-zero-length-clientid: no\n  auto-id-prefix: x-\n",
     )
     .auth;
     assert!(!auth.allow_anonymous);
     assert_eq!(auth.password_file, Some(PathBuf::from("p")));
     assert_eq!(auth.acl_file, Some(PathBuf::from("a")));
-    assert_eq!(names(auth.plugins.as_ref()), ["auth_file"]);
+    assert_eq!(auth.scram_file, Some(PathBuf::from("s")));
+    assert_eq!(names(auth.plugins.as_ref()), ["auth_file", "auth_scram"]);
     assert!(!auth.allow_zero_length_clientid);
     assert_eq!(auth.auto_id_prefix, "x-");
     assert_eq!(parse("auth: {plugins: []}").auth.plugins, Some(Vec::new()));

@@ -232,7 +232,7 @@ impl Newcomer<'_> {
         let mut info = ConnectInfo::new(&identity.client_id, &self.listener.name, connect.version);
         info.user_name = identity.user_name.as_deref();
         info.password = connect.password.as_deref();
-        info.user_is_certified = connect.user_name != identity.user_name;
+        info.user_is_proven = connect.user_name != identity.user_name;
         info.address = socket_address(&self.peer).map(|address| address.ip());
         #[expect(
             clippy::disallowed_methods,

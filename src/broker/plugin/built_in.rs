@@ -15,6 +15,8 @@ pub(super) enum BuiltIn {
     AuthAnonymous,
     /// The password file; runs there too.
     AuthFile,
+    /// SCRAM-SHA-256; runs there too.
+    AuthScram,
     /// Topics that are for `admin` only; runs there too.
     TopicTaboo,
     /// Lists of filters by user; runs there too.
@@ -28,9 +30,10 @@ pub(super) enum BuiltIn {
 }
 
 impl BuiltIn {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::AuthAnonymous,
         Self::AuthFile,
+        Self::AuthScram,
         Self::TopicTaboo,
         Self::TopicAcl,
         Self::BrokerSys,
@@ -42,6 +45,7 @@ impl BuiltIn {
         match self {
             Self::AuthAnonymous => "auth_anonymous",
             Self::AuthFile => "auth_file",
+            Self::AuthScram => "auth_scram",
             Self::TopicTaboo => "topic_taboo",
             Self::TopicAcl => "topic_acl",
             Self::BrokerSys => "broker_sys",
@@ -79,6 +83,7 @@ pub(super) fn active_checks(config: &Config) -> Vec<String> {
     };
     let is_active = |one: &BuiltIn| match one {
         BuiltIn::AuthAnonymous | BuiltIn::AuthFile => authenticates(*one),
+        BuiltIn::AuthScram => config.auth.scram_file.is_some() && authenticates(*one),
         BuiltIn::TopicTaboo | BuiltIn::TopicAcl => checks(*one),
         BuiltIn::BrokerSys => !config.sys_interval.is_zero(),
         BuiltIn::PacketLogger | BuiltIn::EventLogger => false,

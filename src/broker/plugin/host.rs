@@ -77,6 +77,7 @@ impl PluginHost {
             }
             extensions.authenticators.extend(plugin.authenticator());
             extensions.authorizers.extend(plugin.authorizer());
+            extensions.methods.extend(plugin.authentication_method());
             let more = plugin.interests();
             interests.messages |= more.messages;
             interests.packets |= more.packets;
@@ -106,6 +107,7 @@ impl PluginHost {
         more.authenticators
             .extend(from.authenticators.iter().cloned());
         more.authorizers.extend(from.authorizers.iter().cloned());
+        more.methods.extend(from.methods.iter().cloned());
     }
 
     /// Starts the thread and fires `broker_pre_start`.

@@ -2,7 +2,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::broker::auth::AuthStep;
 use crate::proto::ProtocolVersion;
+use crate::scram::{ClientExchange, Credentials};
 
 /// Users `alice` and `bob` with the password `secret`, cheap to verify.
 const USERS: &str = "alice:$7$101$pwUTsmbENHgmkhRU$L0bZico0X7zpx+NhSv8ecxxuNeMFXzlwoQgGV+R4dlMC0dpb/lPVixHv9h+1PsH6BpwxrPwHseERbcVK04tFcA==\n\
@@ -95,6 +97,7 @@ fn extensions(authenticators: &[Verdict], authorizers: &[Verdict]) -> Extensions
     Extensions {
         authenticators: authenticators.iter().map(authenticator).collect(),
         authorizers: authorizers.iter().map(authorizer).collect(),
+        ..Extensions::default()
     }
 }
 
@@ -263,7 +266,7 @@ fn a_refusal_says_who_refused() {
 fn a_certified_user_needs_no_password_and_can_still_be_denied() {
     let text = "{auth: {allow-anonymous: off}, listeners: {a: {bind: 1, ssl: on, certfile: c, keyfile: k, cafile: a, use-subject-as-username: on}}}";
     let mut certified = client(Some("CN=device"), "");
-    certified.user_is_certified = true;
+    certified.user_is_proven = true;
     assert_eq!(judge(&chains(text), &certified), Ok(()));
     assert_eq!(judge(&chains(text), &client(Some("CN=device"), "")), WRONG);
     let config = Config::parse(text).unwrap();
@@ -356,10 +359,71 @@ fn an_answer_that_comes_too_late_does_not_count() {
     }
     let slow = Extensions {
         authenticators: vec![Arc::new(Slow)],
-        authorizers: Vec::new(),
+        ..Extensions::default()
     };
     let chains = AuthChains::load(&config, slow).unwrap();
     assert_eq!(judge(&chains, &client(Some("a"), "b")), BUSY);
+}
+
+// Authentication methods.
+
+/// Runs SCRAM-SHA-256 as this user: the last step, and how long the answer has to wait.
+fn scram(chains: &AuthChains, user: &str, password: &str) -> (AuthStep, u64) {
+    let (mut client, first) = ClientExchange::new(user, password.as_bytes(), "nonce");
+    let info = ConnectInfo::new("id", "default", ProtocolVersion::V5);
+    let chain = chains.listener("default");
+    let mut exchange = chain.exchange("SCRAM-SHA-256", &info).unwrap();
+    let (AuthStep::Continue(data), Duration::ZERO) = exchange.step(Some(first.as_bytes()), now())
+    else {
+        panic!("no challenge");
+    };
+    let last = client.answer(&data).unwrap();
+    let (step, delay) = exchange.step(Some(last.as_bytes()), now());
+    (step, delay.as_secs())
+}
+
+#[test]
+fn scram_users_come_from_their_file_and_wrong_proofs_are_slowed_down() {
+    let credentials = Credentials::new(b"secret", 4096).unwrap();
+    let file = TestFile::new(&format!("alice:{credentials}\nplain:secret\n"));
+    let chains = chains(&format!(
+        "auth: {{scram-file: {file}, allow-anonymous: off}}\nlimits: {{max-failed-logins: 1}}"
+    ));
+    let info = ConnectInfo::new("id", "default", ProtocolVersion::V5);
+    let chain = chains.listener("default");
+    assert!(chain.exchange("SCRAM-SHA-1", &info).is_none());
+    let refused = AuthStep::Failed(ReasonCode::NotAuthorized);
+    assert!(matches!(
+        scram(&chains, "alice", "secret"),
+        (AuthStep::Success { .. }, 0)
+    ));
+    assert_eq!(scram(&chains, "alice", "wrong"), (refused.clone(), 0));
+    assert_eq!(scram(&chains, "alice", "wrong"), (refused.clone(), 1));
+    assert_eq!(scram(&chains, "alice", "wrong"), (refused.clone(), 2));
+    assert_eq!(scram(&chains, "nobody", "wrong"), (refused, 0));
+    assert!(matches!(
+        scram(&chains, "alice", "secret"),
+        (AuthStep::Success { .. }, 4)
+    ));
+    // The file says nothing about passwords in CONNECT.
+    assert_eq!(judge(&chains, &client(Some("alice"), "secret")), WRONG);
+}
+
+#[test]
+fn who_denies_is_heard_also_after_an_exchange() {
+    let config = Config::default();
+    let mut proven = client(Some("alice"), "");
+    proven.password = None;
+    proven.user_is_proven = true;
+    for (verdicts, result) in [
+        (&[][..], Ok(())),
+        (&[Verdict::Abstain], Ok(())),
+        (&[Verdict::Allow, Verdict::Deny], WRONG),
+    ] {
+        let chains = AuthChains::load(&config, extensions(verdicts, &[])).unwrap();
+        let judgement = chains.listener("default").accept_proven(&proven);
+        assert_eq!(judgement.result, result, "{verdicts:?}");
+    }
 }
 
 // Reload.

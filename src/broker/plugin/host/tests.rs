@@ -434,7 +434,7 @@ fn the_names_of_what_runs_can_be_asked_for() {
 /// DEC-3.
 #[test]
 fn a_name_that_no_plugin_has_stops_the_start() {
-    let known = "known are auth_anonymous, auth_file, topic_taboo, topic_acl, broker_sys, packet_logger_plugin, event_logger_plugin";
+    let known = "known are auth_anonymous, auth_file, auth_scram, topic_taboo, topic_acl, broker_sys, packet_logger_plugin, event_logger_plugin";
     for (text, message) in [
         (
             "plugins: [auth_flie]",
