@@ -153,13 +153,18 @@ fn print_auth(out: &mut Printer, auth: &AuthConfig) {
         allow_anonymous,
         password_file,
         acl_file,
+        scram_file,
         plugins,
         allow_zero_length_clientid,
         auto_id_prefix,
     } = auth;
     print_plugins(out, plugins.as_deref());
     out.key("allow-anonymous", *allow_anonymous);
-    for (key, path) in [("password-file", password_file), ("acl-file", acl_file)] {
+    for (key, path) in [
+        ("password-file", password_file),
+        ("acl-file", acl_file),
+        ("scram-file", scram_file),
+    ] {
         if let Some(path) = path {
             out.key(key, path.display().to_string());
         }
