@@ -18,3 +18,6 @@ mod section;
 pub use error::{ConfigError, Problem};
 pub use node::{Document, Entry, Node, NodeId, Value, on_or_off};
 pub(crate) use section::{Field, Findings, Section, nearest};
+
+#[cfg(test)]
+mod tests;

@@ -161,7 +161,8 @@ fn read(found: &Findings<'_>) -> ClientConfig {
         }
     }
     let any = |field: Field<'_>| field.duration(Duration::ZERO..=Duration::MAX);
-    if let Some(timeout) = root.field("connection_timeout").and_then(any) {
+    let some = |field: Field<'_>| field.duration(Duration::from_millis(1)..=Duration::MAX);
+    if let Some(timeout) = root.field("connection_timeout").and_then(some) {
         config.connection_timeout = Some(timeout);
     }
     config.protocol = root.field("protocol").and_then(|field| protocol(&field));

@@ -334,7 +334,8 @@ impl<'d> Field<'d> {
         self.bytes().map(unlimited)
     }
 
-    /// A time: seconds, or a number with a unit: `90`, `1.5`, `500ms`, `14d`.
+    /// A time: seconds, or a number with a unit: `90`, `1.5`, `500ms`, `14d`. A range without an end goes to 100 years:
+    /// more cannot be added to the time of day.
     pub(crate) fn duration(&self, range: RangeInclusive<Duration>) -> Option<Duration> {
         let duration = match &self.node.value {
             Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
@@ -346,16 +347,16 @@ impl<'d> Field<'d> {
             return self
                 .expected("a time in seconds, or with a unit: 500ms, 90s, 15m, 12h, 14d, 2w");
         };
-        if range.contains(&duration) {
+        let (least, most) = (*range.start(), (*range.end()).min(CENTURY));
+        if (least..=most).contains(&duration) {
             return Some(duration);
         }
+        let most = match most {
+            CENTURY => "100 years".to_owned(),
+            most => format!("{most:?}"),
+        };
         self.problem(format!(
-            "{duration:?} is not in the range {:?} to {}",
-            range.start(),
-            match range.end() {
-                &Duration::MAX => "any".to_owned(),
-                end => format!("{end:?}"),
-            }
+            "{duration:?} is not in the range {least:?} to {most}"
         ));
         None
     }
@@ -448,12 +449,11 @@ fn parse_duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let number: f64 = number.replace('_', "").parse().ok()?;
-    let exact = Duration::try_from_secs_f64(number * seconds).ok()?;
     // Rounded to milliseconds: 0.1 is not exact in binary.
-    Some(Duration::from_secs_f64(
-        (exact.as_secs_f64() * 1_000.0).round() / 1_000.0,
-    ))
+    Duration::try_from_secs_f64((number * seconds * 1_000.0).round() / 1_000.0).ok()
 }
+
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 fn split_unit(text: &str) -> (&str, &str) {
     let text = text.trim();

@@ -462,7 +462,7 @@ fn limits(section: Section<'_>) -> Limits {
     set!(
         limits.max_plugin_events,
         section.field("max-plugin-events"),
-        at_least_one
+        |field: &Field<'_>| field.integer(1..=1_000_000)
     );
     section.finish();
     limits

@@ -349,7 +349,11 @@ fn each_message_names_key_line_and_column() {
         ),
         (
             "limits: {connect-timeout: 0}",
-            "line 1, column 27: limits.connect-timeout: 0ns is not in the range 1ms to any",
+            "line 1, column 27: limits.connect-timeout: 0ns is not in the range 1ms to 100 years",
+        ),
+        (
+            "sys_interval: 9999w",
+            "line 1, column 15: sys_interval: 6047395200s is not in the range 0ns to 100 years",
         ),
         (
             "limits: {max-keepalive: 65536}",
@@ -1120,4 +1124,108 @@ fn an_address_range_contains_its_addresses_only() {
         "10.0.0.0/8".parse::<AddressRange>().unwrap().to_string(),
         "10.0.0.0/8"
     );
+}
+
+// The documentation.
+
+const REFERENCE: &str = include_str!("../../../docs/config.md");
+
+#[test]
+fn each_key_is_in_the_reference() {
+    let sources = [
+        include_str!("file.rs"),
+        include_str!("listener_file.rs"),
+        include_str!("../../client/config.rs"),
+    ];
+    let mut keys = 0;
+    for part in sources
+        .iter()
+        .flat_map(|source| source.split("field(\"").skip(1))
+    {
+        let key = part.split('"').next().unwrap();
+        assert!(
+            REFERENCE.contains(&format!("`{key}")),
+            "'{key}' is not in docs/config.md"
+        );
+        keys += 1;
+    }
+    assert!(keys > 80, "only {keys} keys were found");
+}
+
+#[test]
+fn each_default_in_the_reference_is_the_one_of_the_program() {
+    let rows = REFERENCE
+        .split("## `limits`")
+        .nth(1)
+        .unwrap()
+        .split("## `plugins`")
+        .next()
+        .unwrap();
+    let rows = rows.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let key = cells.next()?.trim_end_matches('`');
+        Some((key, cells.nth(1)?))
+    });
+    let mut checked = 0;
+    for (key, default) in rows {
+        let plain = default
+            .replace(',', "")
+            .replace(" KiB", "KiB")
+            .replace(" MiB", "MiB");
+        let plain = plain.split(' ').next().unwrap().to_owned();
+        if !plain.starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
+        assert_eq!(
+            limits(&format!("{key}: {plain}")),
+            Limits::default(),
+            "{key}: {default}"
+        );
+        checked += 1;
+    }
+    assert!(checked >= 35, "only {checked} defaults were checked");
+}
+
+#[test]
+fn each_example_of_the_reference_is_accepted() {
+    let (broker, client) = REFERENCE.split_once("## The client's file").unwrap();
+    let examples = |text: &'static str| {
+        text.split("```yaml\n")
+            .skip(1)
+            .map(|part| part.split("```").next().unwrap())
+    };
+    assert_eq!(
+        examples(broker)
+            .map(|example| parse(example).warnings)
+            .filter(Vec::is_empty)
+            .count(),
+        4
+    );
+    #[cfg(feature = "client")]
+    for example in examples(client) {
+        assert!(
+            crate::client::ClientConfig::parse(example).is_ok(),
+            "{example}"
+        );
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_settings_make_the_reader_panic(
+        keys in proptest::collection::vec((
+            proptest::sample::select(vec![
+                "listeners", "auth", "limits", "plugins", "topic-check", "persistence", "bind", "ssl", "type", "acl",
+                "max-packet-size", "sys_interval", "capath", "default", "proxy", "enabled",
+            ]),
+            proptest::sample::select(vec![
+                "", "on", "[]", "{}", "-1", "1e400", "99999999999999999999", "[[]]", "{a: {b: c}}", "'x y'", "a: b", "~", "1w",
+                "-5s", "9999999999999w", ".inf", ".nan", "'[::1]:x'", "18446744073709551615",
+            ]),
+            0usize..4,
+        ), 0..12)
+    ) {
+        let lines: Vec<String> = keys.iter().map(|(key, value, depth)| format!("{}{key}: {value}", "  ".repeat(*depth))).collect();
+        let _ = Config::parse(&lines.join("\n"));
+    }
 }

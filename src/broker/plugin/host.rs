@@ -89,7 +89,13 @@ impl PluginHost {
         let mut names = built_in::active_checks(config);
         names.extend(plugins.all().map(|plugin| plugin.name().to_owned()));
         let is_active = plugins.all().next().is_some();
-        let (jobs, inbox) = bounded(config.limits.max_plugin_events);
+        // The channel takes its memory at once: none without plugins.
+        let places = if is_active {
+            config.limits.max_plugin_events
+        } else {
+            1
+        };
+        let (jobs, inbox) = bounded(places);
         Ok(Self {
             names,
             extensions,
