@@ -99,6 +99,7 @@ const TABLE: Table = Table {
     property: None,
     groups: &[],
     options_file: None,
+    environment: &[],
 };
 
 const PAGE: manual::Page = manual::Page {

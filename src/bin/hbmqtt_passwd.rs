@@ -91,6 +91,7 @@ const TABLE: Table = Table {
     property: None,
     groups: &[],
     options_file: None,
+    environment: &[],
 };
 
 const PAGE: manual::Page = manual::Page {

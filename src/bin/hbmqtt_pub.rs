@@ -112,10 +112,12 @@ const TABLE: Table = Table {
     groups: &[
         client::TARGET_GROUP,
         client::SESSION_GROUP,
+        client::PASSWORD_GROUP,
         SOURCES,
         &["retain", "no-retain"],
     ],
     options_file: Some("options-file"),
+    environment: client::ENVIRONMENT,
 };
 
 const PROGRAM: Program = Program {

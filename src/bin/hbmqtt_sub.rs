@@ -84,7 +84,7 @@ client_program! {
         /// no newline after a message
         #[argh(switch, short = 'N')]
         no_newline: bool,
-        /// print messages in this format, with mosquitto's %% letters
+        /// print messages in this format, with mosquitto's % letters
         #[argh(option, short = 'F', arg_name = "format", from_str_fn(Format::parse))]
         output_format: Option<Format>,
         /// print each message as a JSON object
@@ -126,8 +126,13 @@ const TABLE: Table = Table {
     preferred: client::SEED_NAMES,
     words: Words::Of("topic"),
     property: None,
-    groups: &[client::TARGET_GROUP, client::SESSION_GROUP],
+    groups: &[
+        client::TARGET_GROUP,
+        client::SESSION_GROUP,
+        client::PASSWORD_GROUP,
+    ],
     options_file: Some("options-file"),
+    environment: client::ENVIRONMENT,
 };
 
 const PROGRAM: Program = Program {

@@ -32,6 +32,8 @@ pub(crate) struct Table {
     pub(crate) groups: &'static [&'static [&'static str]],
     /// The option that names a file with further options.
     pub(crate) options_file: Option<&'static str>,
+    /// Variables of the environment and the option that each stands for: one that is set goes before an options file.
+    pub(crate) environment: &'static [(&'static str, &'static str)],
 }
 
 /// What words without a dash are.
@@ -280,9 +282,16 @@ impl Reader<'_> {
     }
 
     /// The options of an options file before those of `given`, which win: a name, or another name of its group, that stands
-    /// in `given` is left out of the file's.
+    /// in `given` or for which the environment has a value is left out of the file's.
     fn merge(&self, given: Vec<Given>, text: &str, origin: &str) -> Result<Vec<Given>, Failure> {
-        let here: HashSet<&str> = given.iter().map(|option| option.name.as_str()).collect();
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let environment = self.table.environment.iter();
+        let environment = environment.filter(|(variable, _)| set(variable));
+        let here: HashSet<&str> = given
+            .iter()
+            .map(|option| option.name.as_str())
+            .chain(environment.map(|(_, option)| *option))
+            .collect();
         let overridden = |name: &str| {
             here.contains(name)
                 || self.table.groups.iter().any(|group| {

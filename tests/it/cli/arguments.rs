@@ -111,3 +111,26 @@ fn printed_texts_may_lose_their_reader() {
     let done = Tool::spawn(command).wait().expect(0);
     assert_eq!(done.errors, "");
 }
+
+/// The guide has every option that a program shows.
+#[test]
+fn the_guide_names_every_option() {
+    let guide = include_str!("../../../docs/tools.md");
+    for (program, name) in ALL {
+        let help = run(program, &["--help"]).expect(0);
+        let (_, options) = help.text().split_once("Options:").unwrap();
+        for line in options.lines().filter(|line| line.starts_with("  -")) {
+            let long = line.split([' ', ',']).find(|word| word.starts_with("--"));
+            let long = long.unwrap();
+            let named = [
+                format!("`{long}`"),
+                format!("`{long} "),
+                format!(" `{long}"),
+            ];
+            assert!(
+                named.iter().any(|text| guide.contains(text)),
+                "{name} {long}"
+            );
+        }
+    }
+}

@@ -136,22 +136,23 @@ fn a_wrong_settings_file_is_explained() {
 
 #[test]
 fn options_may_stand_in_a_file() {
-    let server = Server::new();
-    let directory = TempDir::new();
-    let file = directory.file(
-        "options",
-        format!(
-            "# where\n--url {}\n-k 31\n-t from/file\n-m with spaces\n",
-            server.url()
-        ),
-    );
-    let tool = Tool::start(PUB, &["-o", &file, "-k", "32"]);
+    let (server, other) = (Server::new(), Server::new());
+    let (url, other_url, directory) = (server.url(), other.url(), TempDir::new());
+    let text = format!("# where\n--url {url}\n-k 31\n-t from/file\n-m with spaces\n");
+    let file = directory.file("options", text);
+    let started = Tool::start(PUB, &["-o", &file, "-k", "32"]);
     let (mut peer, connect) = server.accept_mqtt();
     assert_eq!(read_connect(&connect).1, 32);
     let publish = peer.packet();
     assert!(publish.ends_with(b"from/filewith spaces"), "{publish:?}");
     drop(peer);
-    tool.wait();
+    started.wait();
+    // The environment goes before the file, the command line before both.
+    let environment = [("HBMQTT_URL", &*other_url)];
+    let _second = tool(PUB, &["-o", &file], &environment);
+    assert_eq!(read_connect(&other.accept_mqtt().1).1, 31);
+    let _third = tool(PUB, &["-o", &file, "--url", &url], &environment);
+    server.accept_mqtt();
 }
 
 /// Called by mosquitto's name the programs read mosquitto's letters.

@@ -70,6 +70,7 @@ const TABLE: Table = Table {
     property: Some("property"),
     groups: &[&["message", "null-message"]],
     options_file: Some("options-file"),
+    environment: &[],
 };
 
 fn read_with(table: &Table, args: &[&str]) -> Result<Request<Sample>, String> {

@@ -99,7 +99,17 @@ pub(crate) const SEED_NAMES: &[&str] = &[
 /// Common options that replace each other.
 pub(crate) const TARGET_GROUP: &[&str] = &["url", "host", "unix"];
 /// Common options that replace each other.
+pub(crate) const PASSWORD_GROUP: &[&str] = &["password", "password-file"];
+/// Common options that replace each other.
 pub(crate) const SESSION_GROUP: &[&str] = &["clean-session", "no-clean-session"];
+
+/// The variables of the environment and the options that they stand for.
+pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
+    ("HBMQTT_URL", "url"),
+    ("HBMQTT_USERNAME", "username"),
+    ("HBMQTT_PASSWORD", "password"),
+    ("HBMQTT_CONFIG", "config"),
+];
 
 /// The `main` of a client program: reads the arguments and runs `run` on them.
 pub(crate) fn main<T: ClientArgs>(
