@@ -5,7 +5,7 @@
 //! to check the tests themselves.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -101,7 +101,12 @@ impl Broker {
         broker.log.wait_for("mosquitto running", |line| {
             line.contains(" running") || line.contains("Error")
         });
-        broker.address = Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        // A WebSocket listener opens only after that line.
+        eventually("mosquitto listens", || {
+            TcpStream::connect(address).map_err(|error| error.to_string())
+        });
+        broker.address = Some(address);
         broker
     }
 
