@@ -1,5 +1,6 @@
 //! hbmqtt_pub and hbmqtt_sub against a real mosquitto.
 
+use crate::support::broker::free_port;
 use crate::support::certificates::Certificates;
 use crate::support::program::Program;
 use crate::support::*;
@@ -97,7 +98,9 @@ fn our_tools_speak_with_mosquitto_over_websocket() {
     if !is_on("our_tools_speak_with_mosquitto_over_websocket") {
         return;
     }
-    let mosquitto = Broker::mosquitto("allow_anonymous true", "protocol websockets");
+    // Mosquitto 2.0 does not start with a WebSocket listener alone.
+    let settings = format!("allow_anonymous true\nlistener {} 127.0.0.1", free_port());
+    let mosquitto = Broker::mosquitto(&settings, "protocol websockets");
     let url = format!("ws://{}/mqtt", mosquitto.address());
     let subscriber = subscriber(&["--url", &url, "-t", "web", "-q", "2", "-n", "1", "-d"]);
     publish(&[
