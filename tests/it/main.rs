@@ -16,7 +16,9 @@
 
 mod broker;
 mod cli;
+mod client;
 mod conformance;
+mod embed;
 mod examples;
 mod interop;
 mod layers;

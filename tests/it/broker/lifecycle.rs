@@ -134,7 +134,7 @@ fn configuration_errors_name_the_key_the_line_and_a_hint() {
 /// DEC-4: the seed's example has `capath` twice; it is told, with what was meant.
 #[test]
 fn a_second_capath_gets_the_hint_cadata() {
-    let certificates = crate::support::certificates::Certificates::new();
+    let certificates = certificates::Certificates::new();
     let (cert, key) = &certificates.server;
     let directory = TempDir::new();
     let path = directory.path().display();
@@ -164,7 +164,7 @@ fn a_missing_configuration_file_is_an_error() {
 /// The example configurations of the seed, with their two slips put right (DEC-4, DEC-5), parse: SEED-10, BC-1, BC-2.
 #[test]
 fn the_seeds_configuration_runs() {
-    let certificates = crate::support::certificates::Certificates::new();
+    let certificates = certificates::Certificates::new();
     let (cert, key) = &certificates.server;
     let passwords = certificates.directory.file("passwd", "# none\n");
     let broker = Broker::configured(&format!(

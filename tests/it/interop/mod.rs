@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::support::left_out;
 
 /// Whether the tests against other programs run; says that `test` is left out otherwise.
-fn is_on(test: &str) -> bool {
+pub(crate) fn is_on(test: &str) -> bool {
     let on = std::env::var("HBMQTT_INTEROP").is_ok_and(|value| value == "1");
     if !on {
         left_out(
