@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::layers::rust_files;
 
-/// The row ids that the table must have, by prefix and highest number.
+/// The row ids that the table must have, by prefix and highest number; for the specification by section.
 const ROWS: &[(&str, u32)] = &[
     ("SEED", 11),
     ("DEC", 23),
@@ -25,6 +25,46 @@ const ROWS: &[(&str, u32)] = &[
     ("LOG", 9),
     ("PRO", 17),
     ("BUG", 26),
+    ("MQTT311-1.5.3", 3),
+    ("MQTT311-2.2.2", 2),
+    ("MQTT311-2.3.1", 7),
+    ("MQTT311-3.1.0", 2),
+    ("MQTT311-3.1.2", 24),
+    ("MQTT311-3.1.3", 11),
+    ("MQTT311-3.1.4", 5),
+    ("MQTT311-3.2.0", 1),
+    ("MQTT311-3.2.2", 6),
+    ("MQTT311-3.3.1", 12),
+    ("MQTT311-3.3.2", 3),
+    ("MQTT311-3.3.4", 1),
+    ("MQTT311-3.3.5", 2),
+    ("MQTT311-3.6.1", 1),
+    ("MQTT311-3.8.1", 1),
+    ("MQTT311-3.8.3", 4),
+    ("MQTT311-3.8.4", 6),
+    ("MQTT311-3.9.3", 2),
+    ("MQTT311-3.10.1", 1),
+    ("MQTT311-3.10.3", 2),
+    ("MQTT311-3.10.4", 6),
+    ("MQTT311-3.12.4", 1),
+    ("MQTT311-3.14.1", 1),
+    ("MQTT311-3.14.4", 3),
+    ("MQTT311-4.1.0", 2),
+    ("MQTT311-4.2.0", 1),
+    ("MQTT311-4.3.1", 1),
+    ("MQTT311-4.3.2", 2),
+    ("MQTT311-4.3.3", 2),
+    ("MQTT311-4.4.0", 1),
+    ("MQTT311-4.5.0", 2),
+    ("MQTT311-4.6.0", 6),
+    ("MQTT311-4.7.1", 3),
+    ("MQTT311-4.7.2", 1),
+    ("MQTT311-4.7.3", 4),
+    ("MQTT311-4.8.0", 2),
+    ("MQTT311-6.0.0", 4),
+    ("MQTT311-7.0.0", 2),
+    ("MQTT311-7.1.1", 1),
+    ("MQTT311-7.1.2", 1),
 ];
 
 #[test]

@@ -190,3 +190,25 @@ fn an_open_broker_warns_at_its_start() {
         "{line}"
     );
 }
+
+/// PLG-10: opt-in; HBMQTT's words for each event.
+#[test]
+fn the_event_logger_names_every_event() {
+    let broker = Broker::with("plugins: [auth_anonymous, event_logger_plugin]\n");
+    let mut client = Client::connect(&broker, V311);
+    client.subscribe("e", 0);
+    client.unsubscribe(&["e"]);
+    client.publish("e", 1, "x");
+    client.disconnect();
+    for event in [
+        "broker_post_start",
+        "broker_client_connected",
+        "broker_client_subscribed",
+        "broker_client_unsubscribed",
+        "broker_message_received",
+        "broker_client_disconnected",
+    ] {
+        let line = broker.wait_for_log(&format!("### '{event}' EVENT FIRED ###"));
+        assert!(line.contains(":: INFO - "), "{line}");
+    }
+}
