@@ -165,6 +165,8 @@ const PROGRAM: Program = Program {
 
 /// The status when the time given with `--timeout` is over.
 const TIMED_OUT: u8 = 27;
+/// How long an attempt to connect may take when nothing says otherwise: the library's default.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     client::main(&PROGRAM, run)
@@ -177,12 +179,19 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     }
     connect::start_log(manner, &connection);
     let deadline = args.timeout.map(|timeout| now() + timeout);
-    let plan = connect::plan(&PROGRAM, manner, &connection)?;
+    let mut plan = connect::plan(&PROGRAM, manner, &connection)?;
+    if let Some(timeout) = args.timeout {
+        limit_waiting(&mut plan, timeout);
+    }
     let filters = filters(&args, &plan)?;
     let hidden = topic_filters(&args.filter_out)?;
     topic_filters(&args.unsubscribe)?;
     let mut output = open(&args, manner)?;
-    let client = plan.connect()?;
+    let is_over = || deadline.is_some_and(|deadline| deadline <= now());
+    let client = match plan.connect() {
+        Err(_) if is_over() => return Ok(TIMED_OUT),
+        connected => connected?,
+    };
     stop_at_signal(&client, &plan.client_id)?;
     let result = subscribe(&client, &filters).and_then(|()| {
         let mut subscriber = Subscriber {
@@ -208,8 +217,19 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     signals::give_way();
     let _ = client.disconnect();
     info!("{} Disconnected from broker", plan.client_id);
-    let status = result?;
+    let status = match result {
+        Err(_) if is_over() => TIMED_OUT,
+        result => result?,
+    };
     flushed.map(|()| status).or_else(reader_left)
+}
+
+/// The time of `--timeout` counts from the start, so neither the connection nor an answer is waited for longer than that.
+fn limit_waiting(plan: &mut Plan, timeout: Duration) {
+    let patience = timeout.max(Duration::from_millis(1));
+    let usual = plan.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+    let options = plan.options.clone().ack_timeout(patience);
+    plan.options = options.connect_timeout(usual.min(patience));
 }
 
 /// The filters to subscribe to, each with the QoS to ask for.

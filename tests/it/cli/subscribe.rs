@@ -227,6 +227,22 @@ fn the_time_ends_the_program_with_status_27() {
     );
 }
 
+/// The time counts from the start: also while nobody answers.
+#[test]
+fn the_time_is_over_also_while_the_broker_is_silent() {
+    let server = Server::new();
+    let url = server.url();
+    let arguments = ["--url", &url, "-t", "t", "-W", "0.3"];
+    // No CONNACK.
+    let tool = Tool::start(SUB, &arguments);
+    let _silent = server.accept();
+    tool.wait().expect(27);
+    // No SUBACK.
+    let tool = Tool::start(SUB, &arguments);
+    let _connected = server.accept_mqtt();
+    tool.wait().expect(27);
+}
+
 /// -E, and -U in a session that the broker keeps.
 #[test]
 fn subscriptions_of_a_kept_session_can_be_made_and_ended() {

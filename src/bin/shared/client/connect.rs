@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     pub(crate) target: Target,
     /// How.
     pub(crate) options: ConnectOptions,
+    /// How long one attempt to connect may take; `None` = the library's default.
+    pub(crate) connect_timeout: Option<Duration>,
     /// The Client Identifier, as log lines name it.
     pub(crate) client_id: String,
 }
@@ -58,6 +60,7 @@ pub(crate) fn plan(
     Ok(Plan {
         target,
         options,
+        connect_timeout: config.connection_timeout,
         client_id,
     })
 }
