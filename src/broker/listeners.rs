@@ -1,11 +1,12 @@
 //! The listeners: opening them, and accepting until they are stopped.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::config::{self, ClientCert, Limits, ListenerConfig, ListenerKind};
 use super::connection::{ListenerState, Services, serve};
@@ -93,6 +94,44 @@ pub(super) fn acceptor(config: &ListenerConfig, limits: &Limits) -> Result<Accep
     })
 }
 
+/// Loads certificate files that were replaced since the last look, as renewal programs do it without a signal. If that
+/// fails, the listener keeps the certificate it has.
+pub(super) fn renew_certificates(listeners: &[Arc<ListenerState>], limits: &Limits) {
+    for state in listeners {
+        let times = certificate_times(&state.config);
+        if *state.certificate_times.lock() == times {
+            continue;
+        }
+        *state.certificate_times.lock() = times;
+        match acceptor(&state.config, limits) {
+            Ok(acceptor) => {
+                *state.acceptor.write() = Arc::new(acceptor);
+                log::info!("Listener '{}': certificate files loaded again", state.name);
+            }
+            Err(error) => log::error!("{error}; the certificate in use stays"),
+        }
+    }
+}
+
+/// When each certificate file of a listener was changed.
+fn certificate_times(config: &ListenerConfig) -> Vec<Option<SystemTime>> {
+    let Some(tls) = &config.tls else {
+        return Vec::new();
+    };
+    let files = [
+        Some(&tls.certfile),
+        Some(&tls.keyfile),
+        tls.cafile.as_ref(),
+        tls.crlfile.as_ref(),
+    ];
+    let changed_at = |file: &PathBuf| {
+        std::fs::metadata(file)
+            .and_then(|file| file.modified())
+            .ok()
+    };
+    files.into_iter().flatten().map(changed_at).collect()
+}
+
 pub(super) fn spawn_listener(
     services: &Arc<Services>,
     listener: Listener,
@@ -109,6 +148,7 @@ pub(super) fn spawn_listener(
     );
     let state = Arc::new(ListenerState {
         name: Arc::clone(&name),
+        certificate_times: Mutex::new(certificate_times(&config)),
         config,
         acceptor: RwLock::new(Arc::new(acceptor)),
         connections: AtomicUsize::new(0),

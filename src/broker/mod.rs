@@ -40,7 +40,9 @@ pub use self::router::inspect::RouterStats;
 
 use self::auth::{AuthChains, Authenticate, Authorize, EnhancedAuthenticate, Extensions};
 use self::connection::{HalfOpen, Services, Settings};
-use self::listeners::{ACCEPT_STACK_BYTES, RunningListener, acceptor, bind, spawn_listener};
+use self::listeners::{
+    ACCEPT_STACK_BYTES, RunningListener, acceptor, bind, renew_certificates, spawn_listener,
+};
 use self::memory::MemoryWatch;
 use self::metrics::Metrics;
 use self::plugin::Plugin;
@@ -57,8 +59,8 @@ const ROUTER_INBOX: usize = 1024;
 const FLUSH_INBOX: usize = 256;
 /// Open files that the process needs beside its connections.
 const SPARE_FILES: u64 = 200;
-/// How often the memory of the process is looked at.
-const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often memory and certificate files are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a [`Broker`] is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +98,8 @@ struct Running {
     listeners: Vec<RunningListener>,
     router: JoinHandle<()>,
     flushers: Vec<JoinHandle<()>>,
-    memory: JoinHandle<()>,
-    stop_memory: Sender<()>,
+    watch: JoinHandle<()>,
+    stop_watch: Sender<()>,
 }
 
 impl fmt::Debug for Broker {
@@ -243,6 +245,7 @@ impl Broker {
             router: router_sender,
             metrics: Arc::clone(metrics),
             plugins: Arc::clone(plugins),
+            listeners: RwLock::new(Vec::new()),
             half_open: HalfOpen::new(Arc::clone(metrics)),
             last_connection: AtomicU64::new(0),
             connections: AtomicUsize::new(0),
@@ -254,14 +257,14 @@ impl Broker {
         let (flush_sender, flush_inbox) = bounded(FLUSH_INBOX);
         let flushers = spawn_flushers(&flush_inbox)?;
         let router = spawn_router(config, &services, flush_sender, router_inbox)?;
-        let (stop_memory, memory) = spawn_memory_watch(&services)?;
+        let (stop_watch, watch) = spawn_watch(&services)?;
         let mut running = Running {
             services,
             listeners: Vec::new(),
             router,
             flushers,
-            memory,
-            stop_memory,
+            watch,
+            stop_watch,
         };
         // The router runs: plugins may ask it.
         let context = BrokerContext::new(Arc::clone(&running.services));
@@ -271,7 +274,11 @@ impl Broker {
         }
         for (listener, acceptor, config) in bound {
             match spawn_listener(&running.services, listener, acceptor, config) {
-                Ok(listener) => running.listeners.push(listener),
+                Ok(listener) => {
+                    let state = Arc::clone(&listener.state);
+                    running.services.listeners.write().push(state);
+                    running.listeners.push(listener);
+                }
                 Err(error) => {
                     let _ = running.stop(Duration::from_secs(1));
                     return Err(error);
@@ -449,8 +456,8 @@ impl Running {
         for flusher in self.flushers {
             join(flusher);
         }
-        drop(self.stop_memory);
-        join(self.memory);
+        drop(self.stop_watch);
+        join(self.watch);
         // A handshake that is just ending may still start a reader: in this order nobody is missed.
         let pools = [&self.services.handshakes, &self.services.readers];
         let stopped = pools.iter().all(|pool| pool.wait_until_inactive(deadline));
@@ -506,16 +513,17 @@ fn spawn_flushers(inbox: &Receiver<Vec<Arc<Outbox>>>) -> Result<Vec<JoinHandle<(
         .map_err(BrokerError::Thread)
 }
 
-fn spawn_memory_watch(
-    services: &Arc<Services>,
-) -> Result<(Sender<()>, JoinHandle<()>), BrokerError> {
+/// Looks at the memory of the process and at the certificate files of its listeners, once a second.
+fn spawn_watch(services: &Arc<Services>) -> Result<(Sender<()>, JoinHandle<()>), BrokerError> {
     let (stop, stopped) = bounded::<()>(0);
     let services = Arc::clone(services);
-    let handle = thread::spawn("memory", ACCEPT_STACK_BYTES, move || {
-        while stopped.recv_timeout(MEMORY_INTERVAL)
+    let handle = thread::spawn("watch", ACCEPT_STACK_BYTES, move || {
+        while stopped.recv_timeout(WATCH_INTERVAL)
             == Err(crossbeam_channel::RecvTimeoutError::Timeout)
         {
             services.memory.look();
+            let listeners = services.listeners.read().clone();
+            renew_certificates(&listeners, &services.settings().config.limits);
         }
     })
     .map_err(BrokerError::Thread)?;

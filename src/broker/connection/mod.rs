@@ -9,11 +9,11 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytestring::ByteString;
 use crossbeam_channel::Sender;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 pub(crate) use half_open::HalfOpen;
 
@@ -43,6 +43,8 @@ pub(crate) struct Services {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) plugins: Arc<PluginHost>,
     pub(crate) half_open: HalfOpen,
+    /// The listeners that are open.
+    pub(crate) listeners: RwLock<Vec<Arc<ListenerState>>>,
     pub(crate) last_connection: AtomicU64,
     /// Connections of all listeners.
     pub(crate) connections: AtomicUsize,
@@ -67,6 +69,8 @@ pub(crate) struct ListenerState {
     pub(crate) name: Arc<str>,
     pub(crate) config: ListenerConfig,
     pub(crate) acceptor: RwLock<Arc<Acceptor>>,
+    /// When the certificate files in use were changed.
+    pub(crate) certificate_times: Mutex<Vec<Option<SystemTime>>>,
     pub(crate) connections: AtomicUsize,
 }
 

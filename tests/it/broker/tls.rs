@@ -217,6 +217,26 @@ fn hup_loads_a_new_certificate() {
     });
 }
 
+/// LIMITS.md: certificate files that are replaced are loaded without a signal.
+#[test]
+fn a_replaced_certificate_is_loaded_by_itself() {
+    let certificates = Certificates::new();
+    let broker = broker(&certificates, "on", "");
+    let shown = |by: &Certificates| {
+        by.connect(broker.address(), None)
+            .map(|stream| stream.server_certificate())
+    };
+    let before = shown(&certificates).unwrap();
+    let renewed = Certificates::new();
+    std::fs::copy(&renewed.server.0, &certificates.server.0).unwrap();
+    std::fs::copy(&renewed.server.1, &certificates.server.1).unwrap();
+    eventually("the new certificate is shown", || match shown(&renewed) {
+        Ok(now) if now != before => Ok(()),
+        Ok(_) => Err("the old one".to_owned()),
+        Err(error) => Err(error.to_string()),
+    });
+}
+
 /// BC-8: TLS without certificate or key does not start.
 #[test]
 fn ssl_without_a_certificate_does_not_start() {
