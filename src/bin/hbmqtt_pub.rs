@@ -170,7 +170,7 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     }
     connect::start_log(manner, &connection);
     check(&args)?;
-    let mut plan = connect::plan(&PROGRAM, manner, &connection)?;
+    let mut plan = connect::plan(&PROGRAM, manner, &connection, None)?;
     let topic = topic(&args, &plan)?;
     let mut source = source(&args, manner)?;
     if let Some(window) = args.max_inflight {

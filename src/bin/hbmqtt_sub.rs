@@ -165,8 +165,6 @@ const PROGRAM: Program = Program {
 
 /// The status when the time given with `--timeout` is over.
 const TIMED_OUT: u8 = 27;
-/// How long an attempt to connect may take when nothing says otherwise: the library's default.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     client::main(&PROGRAM, run)
@@ -179,10 +177,11 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     }
     connect::start_log(manner, &connection);
     let deadline = args.timeout.map(|timeout| now() + timeout);
-    let mut plan = connect::plan(&PROGRAM, manner, &connection)?;
-    if let Some(timeout) = args.timeout {
-        limit_waiting(&mut plan, timeout);
-    }
+    // The time counts from the start, also while the broker does not answer.
+    let patience = args
+        .timeout
+        .map(|timeout| timeout.max(Duration::from_millis(1)));
+    let plan = connect::plan(&PROGRAM, manner, &connection, patience)?;
     let filters = filters(&args, &plan)?;
     let hidden = topic_filters(&args.filter_out)?;
     topic_filters(&args.unsubscribe)?;
@@ -222,14 +221,6 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
         result => result?,
     };
     flushed.map(|()| status).or_else(reader_left)
-}
-
-/// The time of `--timeout` counts from the start, so neither the connection nor an answer is waited for longer than that.
-fn limit_waiting(plan: &mut Plan, timeout: Duration) {
-    let patience = timeout.max(Duration::from_millis(1));
-    let usual = plan.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-    let options = plan.options.clone().ack_timeout(patience);
-    plan.options = options.connect_timeout(usual.min(patience));
 }
 
 /// The filters to subscribe to, each with the QoS to ask for.

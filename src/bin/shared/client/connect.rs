@@ -14,6 +14,9 @@ use super::{ConnectionArgs, Manner, Program, outcome};
 use crate::shared::exit::Failure;
 use crate::shared::log as logging;
 
+/// How long an attempt to connect may take when nothing says otherwise: the library's default.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Everything that is needed to connect, checked, and nothing connected yet.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -21,13 +24,11 @@ pub(crate) struct Plan {
     pub(crate) target: Target,
     /// How.
     pub(crate) options: ConnectOptions,
-    /// How long one attempt to connect may take; `None` = the library's default.
-    pub(crate) connect_timeout: Option<Duration>,
     /// The Client Identifier, as log lines name it.
     pub(crate) client_id: String,
 }
 
-/// Reads the settings, checks them, and starts the log.
+/// Reads the settings and checks them. Neither the connection nor an answer is waited for longer than `patience`.
 ///
 /// # Errors
 /// Usage errors, and files that cannot be read. Nothing was sent to anybody.
@@ -35,6 +36,7 @@ pub(crate) fn plan(
     program: &Program,
     manner: Manner,
     args: &ConnectionArgs,
+    patience: Option<Duration>,
 ) -> Result<Plan, Failure> {
     refuse_unsupported(args)?;
     let environment = Environment::read();
@@ -45,6 +47,10 @@ pub(crate) fn plan(
     let target = target(manner, args, &environment, &config)?;
     let client_id = client_id(program, args)?;
     session(&mut config, manner, args)?;
+    if let Some(patience) = patience {
+        let usual = config.connection_timeout.unwrap_or(CONNECT_TIMEOUT);
+        config.connection_timeout = Some(usual.min(patience));
+    }
     tls(&mut config, args)?;
     let mut options = options(&config)
         .client_id(client_id.as_str())
@@ -54,13 +60,15 @@ pub(crate) fn plan(
         options = options.will(will);
     }
     options = headers(options, args, &target);
+    if let Some(patience) = patience {
+        options = options.ack_timeout(patience);
+    }
     if let Some(address) = args.bind {
         options = options.bind_address(address);
     }
     Ok(Plan {
         target,
         options,
-        connect_timeout: config.connection_timeout,
         client_id,
     })
 }
