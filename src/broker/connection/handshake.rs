@@ -46,10 +46,16 @@ pub(super) struct Newcomer<'a> {
 struct Refused {
     reason: ReasonCode,
     text: &'static str,
+    /// Who or what refused: for the log, not for the client.
+    by: String,
 }
 
 fn refused(reason: ReasonCode, text: &'static str) -> Refused {
-    Refused { reason, text }
+    Refused {
+        reason,
+        text,
+        by: String::new(),
+    }
 }
 
 /// Who the client is, after all substitutions.
@@ -243,11 +249,16 @@ impl Newcomer<'_> {
             crate::thread::rest(judgement.delay);
         }
         judgement.result.map_err(|reason| {
-            if reason == ReasonCode::QuotaExceeded {
+            let text = if reason == ReasonCode::QuotaExceeded {
                 self.services.metrics.password_checks_refused.increment();
-                refused(reason, "too many passwords are being verified")
+                "too many passwords are being verified"
             } else {
-                refused(reason, "bad user name or password, or not authorized")
+                "bad user name or password, or not authorized"
+            };
+            Refused {
+                reason,
+                text,
+                by: judgement.refused_by,
             }
         })
     }
@@ -526,12 +537,16 @@ impl Newcomer<'_> {
         let version = connect.version;
         self.services.metrics.connections_refused.increment();
         log::warn!(
-            "{} ({}) refused on listener '{}': {}: {}",
+            "{} ({}) refused on listener '{}': {}: {}{}",
             connect.client_id.escape_debug(),
             self.peer,
             self.listener.name,
             refused.reason,
-            refused.text
+            refused.text,
+            match refused.by.as_str() {
+                "" => String::new(),
+                by => format!(" ({by})"),
+            }
         );
         let mut out = OutBuf::default();
         let answer = if version.has_reason_codes() {
