@@ -67,6 +67,12 @@ impl<'a> Frame<'a> {
         self.first & 1 != 0
     }
 
+    /// The same, as if it were sent for the first time.
+    pub(crate) fn without_dup(self) -> Self {
+        let first = self.first & !0x08;
+        Self { first, ..self }
+    }
+
     /// The packet identifier that an acknowledgement begins with.
     pub(crate) fn id(self) -> Result<u16, Fault> {
         match *self.body {
