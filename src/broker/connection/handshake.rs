@@ -1,4 +1,7 @@
 //! CONNECT to CONNACK: decode, limits, authenticate, attach, one function each.
+//!
+//! Who the client is stands in [`identity`](super::identity), an authentication of several steps in
+//! [`exchange`](super::exchange), what the client is told in [`connack`](super::connack).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -6,21 +9,21 @@ use std::time::Instant;
 use bytestring::ByteString;
 use crossbeam_channel::bounded;
 
-use super::read_buffer::{ReadBuffer, ReadError, linger};
+use super::exchange::Proof;
+use super::identity::Identity;
+use super::read_buffer::{ReadBuffer, ReadError};
 use super::reader::Reader;
-use super::{ListenerState, Services, Settings, socket_address, violation};
+use super::{ListenerState, Services, Settings, socket_address};
 use crate::broker::auth::{Access, Action, AuthChain, ConnectInfo};
 use crate::broker::plugin::{Event, SessionInfo};
-use crate::broker::router::command::{Attach, Command, ConnectionId, Origin, Owner, SessionExpiry};
+use crate::broker::router::command::{Attach, Command, ConnectionId, Origin, SessionExpiry};
 use crate::net::socket::{PeerAddress, Socket};
 use crate::net::transport::PeerCertificate;
-use crate::outbox::{OutBuf, Outbox};
-use crate::proto::packet::connack::{Connack, ConnackProperties};
+use crate::outbox::Outbox;
+use crate::proto::packet::connack::Connack;
 use crate::proto::packet::connect::{Connect, Will};
 use crate::proto::packet::{Packet, QoS};
-use crate::proto::{
-    DecodeError, Decoder, ProtocolError, ProtocolVersion, ReasonCode, codec, topic,
-};
+use crate::proto::{Decoder, ProtocolError, ProtocolVersion, ReasonCode, codec, topic};
 
 /// The version to speak before CONNECT has told it.
 const BEFORE_CONNECT: ProtocolVersion = ProtocolVersion::V5;
@@ -43,27 +46,34 @@ pub(super) struct Newcomer<'a> {
 
 /// A CONNECT that is not accepted: what CONNACK says, and what the log says.
 #[derive(Debug)]
-struct Refused {
-    reason: ReasonCode,
-    text: &'static str,
+pub(super) struct Refused {
+    pub(super) reason: ReasonCode,
+    pub(super) text: &'static str,
     /// Who or what refused: for the log, not for the client.
-    by: String,
+    pub(super) by: String,
 }
 
-fn refused(reason: ReasonCode, text: &'static str) -> Refused {
+/// Why a client is not admitted.
+#[derive(Debug)]
+pub(super) enum Denied {
+    /// It is told.
+    Refused(Refused),
+    /// There is nobody to tell any more.
+    Gone(ReadError),
+}
+
+impl From<Refused> for Denied {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+pub(super) fn refused(reason: ReasonCode, text: &'static str) -> Refused {
     Refused {
         reason,
         text,
         by: String::new(),
     }
-}
-
-/// Who the client is, after all substitutions.
-struct Identity {
-    client_id: ByteString,
-    assigned: bool,
-    user_name: Option<ByteString>,
-    owner: Owner,
 }
 
 /// Reads CONNECT, decides, and attaches the client to its session.
@@ -78,173 +88,136 @@ pub(super) fn connect(mut newcomer: Newcomer<'_>) -> Option<(Box<Reader>, Vec<u8
     let mut buffer = ReadBuffer::new(std::mem::take(&mut newcomer.early));
     let connect = match read_connect(&newcomer, &mut buffer) {
         Ok(connect) => connect,
-        Err(error) => {
-            newcomer.give_up(error);
+        Err(Unread { error, version }) => {
+            newcomer.give_up(error, version);
             return None;
         }
     };
     newcomer.show_connect(&connect);
-    match newcomer.admit(&connect) {
+    match newcomer.admit(&connect, &mut buffer) {
         Ok(reader) => Some((reader, buffer.into_rest())),
-        Err(refused) => {
+        Err(Denied::Refused(refused)) => {
             newcomer.refuse(&connect, &refused);
+            None
+        }
+        Err(Denied::Gone(error)) => {
+            newcomer.let_go(&connect, &error);
             None
         }
     }
 }
 
 /// Reads until the first packet is whole. It must be CONNECT. [MQTT-3.1.0-1]
-fn read_connect(
-    newcomer: &Newcomer<'_>,
-    buffer: &mut ReadBuffer,
-) -> Result<Box<Connect>, ReadError> {
-    let limits = &newcomer.settings.config.limits;
-    let mut decoder = Decoder::new(BEFORE_CONNECT);
-    decoder.max_packet_bytes = clamp(limits.max_connect_packet_size.min(limits.max_packet_size));
-    decoder.max_property_bytes = clamp(limits.max_properties_size);
-    decoder.max_properties = clamp(limits.max_properties);
+fn read_connect(newcomer: &Newcomer<'_>, buffer: &mut ReadBuffer) -> Result<Box<Connect>, Unread> {
+    let decoder = newcomer.decoder(BEFORE_CONNECT);
     loop {
         // The type is known from the first byte: what is not CONNECT is not waited for.
         if buffer.bytes().first().is_some_and(|first| first >> 4 != 1) {
-            return Err(ReadError::Protocol(ProtocolError::ConnectExpected));
+            return Err(ReadError::Protocol(ProtocolError::ConnectExpected).into());
         }
-        if let Some(frame) = decoder.frame(buffer.bytes())? {
+        if let Some(frame) = decoder.frame(buffer.bytes()).map_err(ReadError::from)? {
             let packet = buffer.take(frame.total_bytes as usize);
             return match decoder.decode(frame, &packet) {
                 Ok(Packet::Connect(connect)) => Ok(connect),
-                Ok(_) => Err(ReadError::Protocol(ProtocolError::ConnectExpected)),
-                Err(error) => Err(error.into()),
+                Ok(_) => Err(ReadError::Protocol(ProtocolError::ConnectExpected).into()),
+                Err(error) => Err(Unread {
+                    error: error.into(),
+                    version: announced_version(&packet),
+                }),
             };
         }
         buffer.read_until(&newcomer.socket, &newcomer.outbox, newcomer.deadline)?;
     }
 }
 
+/// There is no CONNECT that can be understood.
+struct Unread {
+    error: ReadError,
+    /// What it says about itself, if it gets so far.
+    version: Option<ProtocolVersion>,
+}
+
+impl From<ReadError> for Unread {
+    fn from(error: ReadError) -> Self {
+        Self {
+            error,
+            version: None,
+        }
+    }
+}
+
+/// The version that a CONNECT names before it becomes malformed.
+fn announced_version(packet: &[u8]) -> Option<ProtocolVersion> {
+    let long = packet.iter().skip(1).take_while(|byte| **byte & 0x80 != 0);
+    let variable_header = packet.get(long.count() + 2..)?;
+    let (length, rest) = variable_header.split_first_chunk()?;
+    let (name, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+    ProtocolVersion::from_wire(name, *rest.first()?)
+}
+
 impl Newcomer<'_> {
     /// The whole decision about a CONNECT.
-    fn admit(&self, connect: &Connect) -> Result<Box<Reader>, Refused> {
+    fn admit(&self, connect: &Connect, buffer: &mut ReadBuffer) -> Result<Box<Reader>, Denied> {
         if self.over_limit {
-            return Err(refused(ReasonCode::QuotaExceeded, "too many connections"));
+            return Err(refused(ReasonCode::QuotaExceeded, "too many connections").into());
         }
         if self.services.memory.is_tight() {
-            return Err(refused(
-                ReasonCode::QuotaExceeded,
-                "the broker is short of memory",
-            ));
+            return Err(refused(ReasonCode::QuotaExceeded, "the broker is short of memory").into());
         }
-        let identity = self.identify(connect)?;
         let chain = Arc::clone(self.settings.auth.listener(&self.listener.name));
-        self.authenticate(connect, &identity, &chain)?;
+        let proof = self.prove(connect, &chain, buffer)?;
+        let identity = self.identify(connect, proof.as_ref())?;
+        self.authenticate(connect, &identity, proof.is_some(), &chain)?;
         let will = self.check_will(connect, &identity, &chain)?;
         self.check_keep_alive(connect)?;
-        self.attach(connect, identity, will, chain)
+        Ok(self.attach(connect, identity, proof, will, chain)?)
     }
 
-    /// The Client Identifier and the user name that count.
-    ///
-    /// Source: MQTT 5.0 §3.1.3.1 [MQTT-3.1.3-6] to [MQTT-3.1.3-8]; [MQTT311-3.1.3-7], [MQTT311-3.1.3-8].
-    fn identify(&self, connect: &Connect) -> Result<Identity, Refused> {
-        let config = &self.listener.config;
-        let auth = config.auth.as_ref().unwrap_or(&self.settings.config.auth);
-        let certified = self.certificate.as_ref().and_then(|certificate| {
-            if config.use_identity_as_username {
-                certificate.common_name.clone()
-            } else if config.use_subject_as_username {
-                Some(certificate.subject.clone())
-            } else {
-                None
-            }
-        });
-        if certified.is_none()
-            && (config.use_identity_as_username || config.use_subject_as_username)
-        {
-            return Err(refused(
-                ReasonCode::NotAuthorized,
-                "the client's certificate names nobody",
-            ));
-        }
-        let user_name = certified
-            .map(ByteString::from)
-            .or_else(|| connect.user_name.as_deref().map(ByteString::from));
-        // Copies: a session must not keep the packet alive, and with it the password.
-        let mut client_id = ByteString::from(&*connect.client_id);
-        if config.use_username_as_clientid {
-            match &user_name {
-                Some(name) => client_id = name.clone(),
-                None => {
-                    return Err(refused(
-                        ReasonCode::NotAuthorized,
-                        "the client identifier is to be a user name",
-                    ));
-                }
-            }
-        }
-        let assigned = client_id.is_empty();
-        if assigned {
-            if !connect.version.allows_empty_client_id() {
-                return Err(refused(
-                    ReasonCode::ClientIdentifierNotValid,
-                    "empty client identifier",
-                ));
-            }
-            let keeps_session = connect
-                .properties
-                .session_expiry_interval
-                .is_some_and(|seconds| seconds > 0);
-            if !connect.version.has_properties() && keeps_session {
-                return Err(refused(
-                    ReasonCode::ClientIdentifierNotValid,
-                    "empty client identifier without a clean session",
-                ));
-            }
-            if !auth.allow_zero_length_clientid {
-                return Err(refused(
-                    ReasonCode::ClientIdentifierNotValid,
-                    "empty client identifier",
-                ));
-            }
-            client_id = assign_client_id(&auth.auto_id_prefix)?;
-        }
-        if client_id.len() > self.settings.config.limits.max_client_id_length {
-            return Err(refused(
-                ReasonCode::ClientIdentifierNotValid,
-                "client identifier too long",
-            ));
-        }
-        let owner = match &user_name {
-            Some(name) => Owner::User(name.clone()),
-            None => Owner::Listener(Arc::clone(&self.listener.name)),
-        };
-        Ok(Identity {
-            client_id,
-            assigned,
-            user_name,
-            owner,
-        })
+    /// Reads packets of a client that is not authenticated yet.
+    pub(super) fn decoder(&self, version: ProtocolVersion) -> Decoder {
+        let limits = &self.settings.config.limits;
+        let mut decoder = Decoder::new(version);
+        decoder.max_packet_bytes =
+            clamp(limits.max_connect_packet_size.min(limits.max_packet_size));
+        decoder.max_property_bytes = clamp(limits.max_properties_size);
+        decoder.max_properties = clamp(limits.max_properties);
+        decoder
+    }
+
+    /// What authenticators are told about the client.
+    pub(super) fn connect_info<'b>(
+        &'b self,
+        version: ProtocolVersion,
+        client_id: &'b str,
+        user_name: Option<&'b str>,
+    ) -> ConnectInfo<'b> {
+        let mut info = ConnectInfo::new(client_id, &self.listener.name, version);
+        info.user_name = user_name;
+        info.address = socket_address(&self.peer).map(|address| address.ip());
+        info
     }
 
     fn authenticate(
         &self,
         connect: &Connect,
         identity: &Identity,
+        is_proven: bool,
         chain: &AuthChain,
     ) -> Result<(), Refused> {
-        if connect.properties.authentication_method.is_some() {
-            return Err(refused(
-                ReasonCode::BadAuthenticationMethod,
-                "unknown authentication method",
-            ));
-        }
-        let mut info = ConnectInfo::new(&identity.client_id, &self.listener.name, connect.version);
-        info.user_name = identity.user_name.as_deref();
-        info.password = connect.password.as_deref();
-        info.user_is_proven = connect.user_name != identity.user_name;
-        info.address = socket_address(&self.peer).map(|address| address.ip());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the thread of the connection reads its own clock"
-        )]
-        let judgement = chain.authenticate(&info, Instant::now());
+        let user_name = identity.user_name.as_deref();
+        let mut info = self.connect_info(connect.version, &identity.client_id, user_name);
+        info.user_is_proven = is_proven || identity.is_certified;
+        let judgement = if is_proven {
+            chain.accept_proven(&info)
+        } else {
+            info.password = connect.password.as_deref();
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the thread of the connection reads its own clock"
+            )]
+            let now = Instant::now();
+            chain.authenticate(&info, now)
+        };
         if !judgement.delay.is_zero() {
             crate::thread::rest(judgement.delay);
         }
@@ -333,7 +306,7 @@ impl Newcomer<'_> {
         }
     }
 
-    fn max_qos(&self) -> QoS {
+    pub(super) fn max_qos(&self) -> QoS {
         self.listener
             .config
             .max_qos
@@ -345,13 +318,15 @@ impl Newcomer<'_> {
         &self,
         connect: &Connect,
         identity: Identity,
+        proof: Option<Proof>,
         will: Option<Will>,
         chain: Arc<AuthChain>,
     ) -> Result<Box<Reader>, Refused> {
         let config = &self.settings.config;
         let limits = &config.limits;
         let properties = &connect.properties;
-        let connack = self.connack(connect, &identity);
+        let authentication_method = properties.authentication_method.as_deref();
+        let connack = self.connack(connect, &identity, proof)?;
         let keep_alive = connack.server_keep_alive.unwrap_or(connect.keep_alive);
         let cap = u32::try_from(config.persistence.session_expiry.as_secs()).unwrap_or(u32::MAX);
         let expiry = properties.session_expiry_interval.unwrap_or(0).min(cap);
@@ -360,7 +335,7 @@ impl Newcomer<'_> {
         } else {
             u16::MAX
         };
-        let topic_alias_maximum = self.topic_alias_maximum(connect.version);
+        let maximum_packet_size = properties.maximum_packet_size.unwrap_or(u32::MAX);
         let reader = Reader::new(super::reader::Settled {
             services: Arc::clone(self.services),
             listener: Arc::clone(self.listener),
@@ -375,7 +350,11 @@ impl Newcomer<'_> {
             peer: self.peer.to_string(),
             keep_alive,
             problem_information: properties.request_problem_information.unwrap_or(true),
-            topic_alias_maximum,
+            maximum_packet_size,
+            // What the client was told.
+            topic_alias_maximum: connack.topic_alias_maximum.unwrap_or(0),
+            authentication_method: authentication_method.map(ByteString::from),
+            address: socket_address(&self.peer).map(|address| address.ip()),
             max_qos: self.max_qos(),
             connect_expiry: properties.session_expiry_interval.unwrap_or(0),
             client: self.services.plugins.wants_packets().then(|| {
@@ -400,7 +379,7 @@ impl Newcomer<'_> {
                 .unwrap_or(u16::MAX)
                 .min(limits.max_inflight_messages),
             receive_maximum,
-            maximum_packet_size: properties.maximum_packet_size.unwrap_or(u32::MAX),
+            maximum_packet_size,
             topic_alias_maximum: properties
                 .topic_alias_maximum
                 .unwrap_or(0)
@@ -486,191 +465,10 @@ impl Newcomer<'_> {
     }
 
     /// The client as CONNECT alone describes it.
-    fn early_info(&self, connect: &Connect) -> SessionInfo {
+    pub(super) fn early_info(&self, connect: &Connect) -> SessionInfo {
         let user_name = connect.user_name.as_ref();
         self.session_info(connect, &connect.client_id, user_name, connect.keep_alive)
     }
-
-    fn topic_alias_maximum(&self, version: ProtocolVersion) -> u16 {
-        if version.has_properties() {
-            self.listener.config.max_topic_alias
-        } else {
-            0
-        }
-    }
-
-    /// What CONNACK tells beside success. A property that has its default value is left out, so that the packet stays
-    /// small: a client may accept no more than 20 bytes.
-    ///
-    /// Source: MQTT 5.0 §3.2.2.3.
-    fn connack(&self, connect: &Connect, identity: &Identity) -> ConnackProperties {
-        if !connect.version.has_properties() {
-            return ConnackProperties::default();
-        }
-        let config = &self.settings.config;
-        let limits = &config.limits;
-        let cap = u32::try_from(config.persistence.session_expiry.as_secs()).unwrap_or(u32::MAX);
-        let wanted = connect.properties.session_expiry_interval.unwrap_or(0);
-        let max_qos = self.max_qos();
-        let aliases = self.topic_alias_maximum(connect.version);
-        let keep_alive = limits
-            .max_keepalive
-            .filter(|limit| connect.keep_alive == 0 || connect.keep_alive > *limit);
-        let packet = clamp(limits.max_packet_size);
-        ConnackProperties {
-            session_expiry_interval: (wanted > cap).then_some(cap),
-            receive_maximum: (limits.receive_maximum < u16::MAX).then_some(limits.receive_maximum),
-            maximum_qos: (max_qos < QoS::ExactlyOnce).then_some(max_qos),
-            retain_available: (!config.retain_available).then_some(false),
-            maximum_packet_size: (packet < codec::MAX_PACKET_BYTES).then_some(packet),
-            assigned_client_identifier: identity.assigned.then(|| identity.client_id.clone()),
-            topic_alias_maximum: (aliases > 0).then_some(aliases),
-            server_keep_alive: keep_alive,
-            ..ConnackProperties::default()
-        }
-    }
-
-    /// Answers a CONNECT that is not accepted, and closes.
-    ///
-    /// Source: MQTT 5.0 §3.2.2.2 [MQTT-3.2.2-7]; [MQTT311-3.2.2-4], [MQTT311-3.2.2-5].
-    fn refuse(&self, connect: &Connect, refused: &Refused) {
-        let version = connect.version;
-        self.services.metrics.connections_refused.increment();
-        log::warn!(
-            "{} ({}) refused on listener '{}': {}: {}{}",
-            connect.client_id.escape_debug(),
-            self.peer,
-            self.listener.name,
-            refused.reason,
-            refused.text,
-            match refused.by.as_str() {
-                "" => String::new(),
-                by => format!(" ({by})"),
-            }
-        );
-        let mut out = OutBuf::default();
-        let answer = if version.has_reason_codes() {
-            Some(refused.reason)
-        } else {
-            refused
-                .reason
-                .connect_return_code()
-                .and(Some(refused.reason))
-        };
-        if let Some(reason) = answer {
-            let properties = ConnackProperties {
-                reason_string: version
-                    .has_properties()
-                    .then(|| ByteString::from_static(refused.text)),
-                ..ConnackProperties::default()
-            };
-            let connack = Packet::Connack(Box::new(Connack {
-                session_present: false,
-                reason,
-                properties,
-            }));
-            if let Err(error) = codec::encode(&connack, version, out.bytes_mut()) {
-                log::debug!("cannot encode CONNACK: {error}");
-            }
-            let plugins = &self.services.plugins;
-            if plugins.wants_packets() {
-                let client = Arc::new(self.early_info(connect));
-                let packet = Box::new(connack);
-                plugins.fire(Event::PacketSent { packet, client });
-            }
-        }
-        self.services.metrics.bytes_sent.add(out.len() as u64);
-        self.outbox.close_with(&mut out);
-        linger(&self.socket);
-    }
-
-    /// The first packet is not a CONNECT that can be understood.
-    fn give_up(&self, error: ReadError) {
-        let metrics = &self.services.metrics;
-        let peer = &self.peer;
-        let mut out = OutBuf::default();
-        match error {
-            ReadError::TimedOut => {
-                metrics.handshakes_expired.increment();
-                log::info!("{peer} sent no CONNECT in time, closing connection");
-            }
-            ReadError::Closed => log::info!("{peer} closed before CONNECT"),
-            ReadError::Io(error) => log::info!("{peer} lost before CONNECT: {error}"),
-            ReadError::Net(error) => log::info!("{peer} lost before CONNECT: {error}"),
-            ReadError::Malformed(DecodeError::UnsupportedProtocol) => {
-                metrics.connections_refused.increment();
-                log::warn!("{peer} unsupported protocol name in CONNECT, closing connection");
-            }
-            ReadError::Malformed(DecodeError::UnsupportedVersion { level }) => {
-                metrics.connections_refused.increment();
-                log::warn!(
-                    "{peer} unsupported protocol level {level} in CONNECT, closing connection"
-                );
-                answer_unknown_version(level, &mut out);
-            }
-            ReadError::Malformed(error) => {
-                metrics.protocol_errors.increment();
-                let end = super::End::Malformed(error.clone());
-                log::warn!(
-                    "{}",
-                    violation(&end, &format!("{peer} CONNECT refused:"), &error)
-                );
-            }
-            ReadError::Protocol(error) => {
-                metrics.protocol_errors.increment();
-                let end = super::End::Protocol(error);
-                log::warn!("{}", violation(&end, &peer.to_string(), &error));
-            }
-        }
-        self.services.metrics.bytes_sent.add(out.len() as u64);
-        self.outbox.close_with(&mut out);
-        linger(&self.socket);
-    }
-}
-
-/// Answers a CONNECT of an unknown level: 3.1.1's return code 1 to older ones, 5.0's 0x84 to newer ones. Another protocol
-/// name is not answered at all.
-///
-/// Bridges set the uppermost bit of the level that they speak, and try again without it.
-///
-/// Source: MQTT 5.0 §3.1.2.2 [MQTT-3.1.2-2]; [MQTT311-3.1.2-2].
-fn answer_unknown_version(level: u8, out: &mut OutBuf) {
-    let version = if level & 0x7f >= ProtocolVersion::V5.level() {
-        ProtocolVersion::V5
-    } else {
-        ProtocolVersion::V311
-    };
-    let connack = Connack {
-        session_present: false,
-        reason: ReasonCode::UnsupportedProtocolVersion,
-        properties: ConnackProperties::default(),
-    };
-    if let Err(error) = codec::encode(
-        &Packet::Connack(Box::new(connack)),
-        version,
-        out.bytes_mut(),
-    ) {
-        log::debug!("cannot encode CONNACK: {error}");
-    }
-}
-
-fn assign_client_id(prefix: &str) -> Result<ByteString, Refused> {
-    use std::fmt::Write as _;
-    let mut random = [0_u8; 12];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random).map_err(
-        |_| {
-            refused(
-                ReasonCode::ServerUnavailable,
-                "the system has no random numbers",
-            )
-        },
-    )?;
-    let mut id = String::with_capacity(prefix.len() + 24);
-    id.push_str(prefix);
-    for byte in random {
-        let _ = write!(id, "{byte:02x}");
-    }
-    Ok(ByteString::from(id))
 }
 
 /// Topics that no client may publish to.
@@ -678,28 +476,8 @@ pub(super) fn is_reserved(topic: &str) -> bool {
     topic.starts_with('$')
 }
 
-fn clamp(size: usize) -> u32 {
+pub(super) fn clamp(size: usize) -> u32 {
     u32::try_from(size)
         .unwrap_or(u32::MAX)
         .min(codec::MAX_PACKET_BYTES)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// [MQTT-3.1.2-2], [MQTT311-3.1.2-2]
-    #[test]
-    fn unknown_level_is_answered_in_the_nearest_version() {
-        for (level, expected) in [
-            (3, &[0x20, 2, 0, 1][..]),
-            (0x84, &[0x20, 2, 0, 1]),
-            (6, &[0x20, 3, 0, 0x84, 0]),
-            (0x85, &[0x20, 3, 0, 0x84, 0]),
-        ] {
-            let mut out = OutBuf::default();
-            answer_unknown_version(level, &mut out);
-            assert_eq!(out.bytes_mut(), expected, "level {level}");
-        }
-    }
 }

@@ -1,7 +1,10 @@
 //! The life of one connection, top to bottom, on its own thread: handshake, read loop, end.
 
+mod connack;
+mod exchange;
 mod half_open;
 mod handshake;
+mod identity;
 mod read_buffer;
 mod reader;
 
@@ -96,6 +99,11 @@ enum End {
     PacketTimeout,
     Malformed(DecodeError),
     Protocol(ProtocolError),
+    /// Refused, for this reason.
+    Refused {
+        reason: ReasonCode,
+        text: &'static str,
+    },
     /// The router is gone: the broker stops.
     Stopping,
 }
@@ -288,20 +296,35 @@ fn say_goodbye(services: &Services, reader: &Reader, end: &End) {
     if let Some(reason) = end.reason()
         && reader.version().has_server_disconnect()
     {
-        let properties = DisconnectProperties {
-            reason_string: end
-                .reason_string()
-                .filter(|_| reader.problem_information)
-                .map(ByteString::from),
-            ..DisconnectProperties::default()
-        };
-        let packet = Packet::Disconnect(Box::new(Disconnect { reason, properties }));
-        if let Err(error) = codec::encode(&packet, reader.version(), last.bytes_mut()) {
-            log::debug!("cannot encode DISCONNECT: {error}");
-        }
+        let text = end.reason_string().filter(|_| reader.problem_information);
+        put_disconnect(reason, text.map(ByteString::from), reader, last.bytes_mut());
     }
     services.metrics.bytes_sent.add(last.len() as u64);
     reader.outbox.close_with(&mut last);
+}
+
+/// Appends DISCONNECT, without its text if the client does not take a packet so large. [MQTT-3.14.2-3]
+fn put_disconnect(
+    reason: ReasonCode,
+    reason_string: Option<ByteString>,
+    reader: &Reader,
+    out: &mut Vec<u8>,
+) {
+    let has_text = reason_string.is_some();
+    let properties = DisconnectProperties {
+        reason_string,
+        ..DisconnectProperties::default()
+    };
+    let packet = Packet::Disconnect(Box::new(Disconnect { reason, properties }));
+    if let Err(error) = codec::encode(&packet, reader.version(), out) {
+        log::debug!("cannot encode DISCONNECT: {error}");
+    }
+    if out.len() > reader.maximum_packet_size {
+        out.clear();
+        if has_text {
+            put_disconnect(reason, None, reader, out);
+        }
+    }
 }
 
 /// One line per connection that ended: who, from where, why.
@@ -343,6 +366,12 @@ fn report(services: &Services, reader: &Reader, end: &End) {
         End::Protocol(error) => {
             services.metrics.protocol_errors.increment();
             log::warn!("{}", violation(end, &format!("{id} ({peer})"), error));
+        }
+        End::Refused { reason, text } => {
+            if *reason == ReasonCode::ProtocolError {
+                services.metrics.protocol_errors.increment();
+            }
+            log::warn!("{id} ({peer}) {text}, closing connection");
         }
     }
 }
@@ -394,6 +423,7 @@ impl End {
             Self::KeepAlive | Self::PacketTimeout => Some(ReasonCode::KeepAliveTimeout),
             Self::Malformed(error) => Some(error.reason()),
             Self::Protocol(error) => Some(error.reason()),
+            Self::Refused { reason, .. } => Some(*reason),
             Self::Stopping => Some(ReasonCode::ServerShuttingDown),
         }
     }
@@ -402,6 +432,12 @@ impl End {
         match self {
             Self::Malformed(error) => Some(error.to_string()),
             Self::Protocol(error) => Some(error.to_string()),
+            Self::Refused { text, .. } => Some((*text).to_owned()),
+            Self::KeepAlive => {
+                Some("nothing came for longer than the keep alive allows".to_owned())
+            }
+            Self::PacketTimeout => Some("a packet was not finished in time".to_owned()),
+            Self::Stopping => Some("the broker stops".to_owned()),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! The read loop of an attached connection: bytes to packets to one command per read for the router.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -7,6 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use bytestring::ByteString;
 
+mod authentication;
+
+use self::authentication::Authentication;
 use super::handshake::is_reserved;
 use super::read_buffer::{ReadBuffer, ReadError, time_left};
 use super::{End, ListenerState, Services};
@@ -46,7 +50,11 @@ pub(super) struct Settled {
     pub(super) peer: String,
     pub(super) keep_alive: u16,
     pub(super) problem_information: bool,
+    /// The client's Maximum Packet Size.
+    pub(super) maximum_packet_size: u32,
     pub(super) topic_alias_maximum: u16,
+    pub(super) authentication_method: Option<ByteString>,
+    pub(super) address: Option<IpAddr>,
     pub(super) max_qos: QoS,
     pub(super) connect_expiry: u32,
     pub(super) client: Option<Arc<SessionInfo>>,
@@ -69,6 +77,9 @@ pub(super) struct Reader {
     user_name: Option<ByteString>,
     pub(super) peer: String,
     pub(super) problem_information: bool,
+    /// The client's Maximum Packet Size.
+    pub(super) maximum_packet_size: usize,
+    authentication: Option<Box<Authentication>>,
     mount_point: Option<ByteString>,
     max_qos: QoS,
     connect_expiry: u32,
@@ -147,6 +158,10 @@ impl Reader {
             user_name: settled.user_name,
             peer: settled.peer,
             problem_information: settled.problem_information,
+            maximum_packet_size: settled.maximum_packet_size as usize,
+            authentication: settled
+                .authentication_method
+                .map(|method| Authentication::new(method, settled.address)),
             max_qos: settled.max_qos,
             connect_expiry: settled.connect_expiry,
         })
@@ -326,7 +341,7 @@ impl Reader {
                 })
             }
             Packet::Connect(_) => Err(ProtocolError::SecondConnect.into()),
-            Packet::Auth(_) => Err(ProtocolError::UnexpectedAuth.into()),
+            Packet::Auth(auth) => self.on_auth(&auth),
             _ => Err(ProtocolError::WrongDirection.into()),
         }
     }

@@ -3,6 +3,7 @@
 mod abuse;
 mod auth;
 mod connect;
+mod enhanced_auth;
 mod lifecycle;
 mod limits;
 mod load;

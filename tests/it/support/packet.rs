@@ -349,6 +349,28 @@ pub(crate) fn ack(kind: Kind, id: u16) -> Vec<u8> {
     packet(first, &id.to_be_bytes())
 }
 
+/// PUBACK, PUBREC, PUBREL or PUBCOMP with a Reason Code, 5.0 only.
+pub(crate) fn ack_with(kind: Kind, id: u16, reason: u8) -> Vec<u8> {
+    let first = (kind as u8) << 4 | if kind == Kind::Pubrel { 2 } else { 0 };
+    let mut body = id.to_be_bytes().to_vec();
+    body.push(reason);
+    packet(first, &body)
+}
+
+/// DISCONNECT with a Reason Code and properties, 5.0 only.
+pub(crate) fn disconnect(reason: u8, with: &[Property]) -> Vec<u8> {
+    let mut body = vec![reason];
+    properties(with, &mut body);
+    packet(0xe0, &body)
+}
+
+/// AUTH, 5.0 only.
+pub(crate) fn auth(reason: u8, with: &[Property]) -> Vec<u8> {
+    let mut body = vec![reason];
+    properties(with, &mut body);
+    packet(0xf0, &body)
+}
+
 pub(crate) const PINGREQ: [u8; 2] = [0xc0, 0x00];
 pub(crate) const PINGRESP: [u8; 2] = [0xd0, 0x00];
 pub(crate) const DISCONNECT: [u8; 2] = [0xe0, 0x00];
