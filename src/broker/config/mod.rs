@@ -2,6 +2,7 @@
 
 mod file;
 mod limits;
+mod limits_file;
 mod listener;
 mod listener_file;
 #[cfg(test)]

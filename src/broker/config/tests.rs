@@ -1134,6 +1134,7 @@ const REFERENCE: &str = include_str!("../../../docs/config.md");
 fn each_key_is_in_the_reference() {
     let sources = [
         include_str!("file.rs"),
+        include_str!("limits_file.rs"),
         include_str!("listener_file.rs"),
         include_str!("../../client/config.rs"),
     ];
