@@ -163,7 +163,7 @@ fn refused_credentials_are_an_error_with_a_code() {
         .version(ProtocolVersion::V311)
         .credentials("nobody".to_owned(), "knows".to_owned())
         .connect(&format!("mqtt://{}", broker.address()));
-    let error = refused.err().expect("a refusal");
+    let error = refused.map(drop).expect_err("a refusal");
     assert!(matches!(error, ClientError::Refused(_)));
     assert!([4, 5].contains(&error.return_code().unwrap()), "{error}");
 }

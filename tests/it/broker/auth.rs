@@ -569,7 +569,7 @@ fn a_listener_may_have_an_auth_section_of_its_own() {
 fn publish_and_move_on(client: &mut Client, topic: &str) {
     let id = client.next_id();
     client.send(Publish::new(topic, 1, topic).id(id).encode(client.version));
-    _ = client.await_packet("PUBACK", |packet| {
+    client.await_packet("PUBACK", |packet| {
         matches!(packet, Packet::Ack { id: of, .. } if *of == id).then_some(())
     });
 }

@@ -152,7 +152,7 @@ fn fan_out_and_fan_in_lose_nothing() {
         }
     }
     for subscriber in &mut subscribers {
-        let mut next = vec![1; 10];
+        let mut next = [1; 10];
         for _ in 0..500 {
             let message = subscriber.receive_publish();
             subscriber.acknowledge(&message);

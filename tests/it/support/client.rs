@@ -85,7 +85,7 @@ impl Client {
     /// CONNECT and an accepting CONNACK on an open connection; says whether a session was present.
     pub(crate) fn handshake(&mut self, connect: &Connect) -> bool {
         self.version = connect.version;
-        self.send(&connect.encode());
+        self.send(connect.encode());
         match self.receive() {
             Packet::Connack {
                 session_present,
@@ -103,7 +103,7 @@ impl Client {
 
     pub(crate) fn refuses(mut self, connect: &Connect) -> u8 {
         self.version = connect.version;
-        self.send(&connect.encode());
+        self.send(connect.encode());
         match self.receive() {
             Packet::Connack {
                 session_present: false,
@@ -127,11 +127,6 @@ impl Client {
 
     pub(crate) fn send_hex(&mut self, text: &str) {
         self.send(unhex(text));
-    }
-
-    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stream.write_all(bytes)?;
-        self.stream.flush()
     }
 
     /// The next packet.

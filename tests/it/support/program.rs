@@ -81,10 +81,6 @@ impl Program {
         );
     }
 
-    pub(crate) fn is_running(&mut self) -> bool {
-        self.process.try_wait().unwrap().is_none()
-    }
-
     /// Waits until it has ended by itself.
     pub(crate) fn wait(mut self) -> Outcome {
         self.input = None;
