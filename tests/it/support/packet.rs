@@ -256,6 +256,11 @@ impl Connect {
         self
     }
 
+    pub(crate) fn property(mut self, property: Property) -> Self {
+        self.properties.push(property);
+        self
+    }
+
     pub(crate) fn flags(&self) -> u8 {
         let mut flags = u8::from(self.clean) << 1;
         if let Some(will) = &self.will {
