@@ -10,7 +10,7 @@ macro_rules! counters {
             $($(#[$doc])* pub(crate) $name: Counter,)*
         }
 
-        /// The values of [`Metrics`] at one moment.
+        /// The values of all counters at one moment.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct MetricsSnapshot {
             $($(#[$doc])* pub $name: u64,)*
