@@ -8,6 +8,7 @@ mod lifecycle;
 mod limits;
 mod load;
 mod log;
+mod properties;
 mod publish;
 mod retain;
 mod session;
