@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use hbmqtt::broker::config::{
     AuthConfig, BindAddress, ClientCert, Config, Limits, ListenerConfig, MemoryLimit,
-    PersistenceConfig, PluginConfig, QueueFull, TlsConfig, TopicAcl, TopicCheckConfig,
+    PersistenceConfig, PluginConfig, QueueFull, SharedStrategy, TlsConfig, TopicAcl,
+    TopicCheckConfig,
 };
 use hbmqtt::proto::QoS;
 use hbmqtt::yaml::{Node, Value};
@@ -25,6 +26,7 @@ pub(crate) fn yaml(config: &Config) -> String {
         limits,
         queue_qos0_messages,
         queue_full,
+        shared_subscription_strategy,
         retain_available,
         check_retain_source,
         upgrade_outgoing_qos,
@@ -54,6 +56,16 @@ pub(crate) fn yaml(config: &Config) -> String {
             QueueFull::Reject => "reject",
             QueueFull::DropOldest => "drop-oldest",
             QueueFull::DropNew => "drop-new",
+        },
+    );
+    out.key(
+        "shared-subscription-strategy",
+        match shared_subscription_strategy {
+            SharedStrategy::RoundRobin => "round-robin",
+            SharedStrategy::Random => "random",
+            SharedStrategy::LeastInflight => "least-inflight",
+            SharedStrategy::Sticky => "sticky",
+            SharedStrategy::Hash => "hash",
         },
     );
     out.key("retain-available", *retain_available);

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::limits_file::limits;
 use super::listener_file::listeners;
 use super::{
-    AuthConfig, Config, PersistenceConfig, PluginConfig, QueueFull, TopicAcl, TopicCheckConfig,
+    AuthConfig, Config, PersistenceConfig, PluginConfig, QueueFull, SharedStrategy, TopicAcl,
+    TopicCheckConfig,
 };
 use crate::proto::topic::TopicFilter;
 use crate::yaml::{ConfigError, Document, Entry, Field, Findings, Node, NodeId, Section, Value};
@@ -100,6 +101,17 @@ fn read(found: &Findings<'_>) -> Config {
             ("reject", QueueFull::Reject),
             ("drop-oldest", QueueFull::DropOldest),
             ("drop-new", QueueFull::DropNew),
+        ])
+    );
+    set!(
+        config.shared_subscription_strategy,
+        root.field("shared-subscription-strategy"),
+        |field: &Field<'_>| field.choice(&[
+            ("round-robin", SharedStrategy::RoundRobin),
+            ("random", SharedStrategy::Random),
+            ("least-inflight", SharedStrategy::LeastInflight),
+            ("sticky", SharedStrategy::Sticky),
+            ("hash", SharedStrategy::Hash),
         ])
     );
     set!(
@@ -376,6 +388,7 @@ const HOMES: &[(&str, &str)] = &[
     ("max-qos", ""),
     ("queue-qos0-messages", ""),
     ("queue-full", ""),
+    ("shared-subscription-strategy", ""),
     ("retain-available", ""),
     ("check-retain-source", ""),
     ("upgrade-outgoing-qos", ""),

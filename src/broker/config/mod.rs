@@ -43,6 +43,8 @@ pub struct Config {
     pub queue_qos0_messages: bool,
     /// Key `queue-full`: what happens to a message that a session's queue cannot take.
     pub queue_full: QueueFull,
+    /// Key `shared-subscription-strategy`: which member of a shared subscription gets the next message.
+    pub shared_subscription_strategy: SharedStrategy,
     /// Key `retain-available`: retained messages are kept; on.
     pub retain_available: bool,
     /// Key `check-retain-source`: a retained message is delivered only while its publisher may publish there; on.
@@ -70,6 +72,7 @@ impl Default for Config {
             limits: Limits::default(),
             queue_qos0_messages: false,
             queue_full: QueueFull::DropOldest,
+            shared_subscription_strategy: SharedStrategy::RoundRobin,
             retain_available: true,
             check_retain_source: true,
             upgrade_outgoing_qos: false,
@@ -171,6 +174,22 @@ pub enum QueueFull {
     DropOldest,
     /// `drop-new`: the message is not queued.
     DropNew,
+}
+
+/// Which member of a shared subscription gets the next message. Always one that can take it, and one that is online before
+/// one that is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedStrategy {
+    /// `round-robin`: the next one in turn. The default.
+    RoundRobin,
+    /// `random`: any.
+    Random,
+    /// `least-inflight`: the one with the fewest messages waiting and unacknowledged.
+    LeastInflight,
+    /// `sticky`: always the same one while it is online.
+    Sticky,
+    /// `hash`: for each publishing client always the same one while it is online, so that its messages stay in order.
+    Hash,
 }
 
 /// Section `persistence`.

@@ -692,6 +692,20 @@ fn each_key_of_the_top_level_arrives() {
     assert_eq!(parse("sys_interval: 1m").sys_interval, 60 * SECOND);
     assert_eq!(parse("max-qos: 1").max_qos, QoS::AtLeastOnce);
     assert!(parse("queue-qos0-messages: on").queue_qos0_messages);
+    for (text, strategy) in [
+        ("", SharedStrategy::RoundRobin),
+        ("round-robin", SharedStrategy::RoundRobin),
+        ("random", SharedStrategy::Random),
+        ("least_inflight", SharedStrategy::LeastInflight),
+        ("sticky", SharedStrategy::Sticky),
+        ("hash", SharedStrategy::Hash),
+    ] {
+        let text = match text {
+            "" => String::new(),
+            text => format!("shared-subscription-strategy: {text}"),
+        };
+        assert_eq!(parse(&text).shared_subscription_strategy, strategy);
+    }
     assert_eq!(parse("queue-full: reject").queue_full, QueueFull::Reject);
     assert_eq!(parse("queue-full: drop-new").queue_full, QueueFull::DropNew);
     assert_eq!(

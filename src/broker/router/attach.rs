@@ -234,6 +234,7 @@ impl Router {
             self.subscriptions
                 .unsubscribe(slot, &requested.filter, requested.share.as_ref());
         }
+        self.pass_on_session(session, now);
     }
 
     /// Sends the will of a session, once.
@@ -260,7 +261,7 @@ impl Router {
         };
         let mut publication = Publication::new(&will.topic, payload, will.qos, will.retain);
         super::publish::set_properties(&mut publication, will.properties.as_deref(), now);
-        self.route(&mut publication, None, now);
+        self.route(&mut publication, Some(slot), now);
     }
 }
 

@@ -12,6 +12,7 @@ mod publish;
 mod retained;
 mod session;
 mod sessions;
+mod shared;
 mod subscribe;
 pub(crate) mod subscriptions;
 mod timers;
@@ -24,10 +25,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use self::command::{Batch, Command, Inbound, Origin};
 use self::retained::Retained;
 use self::sessions::Sessions;
+use self::shared::Chooser;
 use self::subscriptions::{SessionSlot, Subscriptions};
 use self::timers::Timers;
 use crate::broker::auth::AuthChains;
-use crate::broker::config::{Config, QueueFull};
+use crate::broker::config::{Config, QueueFull, SharedStrategy};
 use crate::broker::metrics::Metrics;
 use crate::broker::plugin::{Event, PluginHost};
 use crate::broker::sys::{Clock, SysReport};
@@ -52,6 +54,7 @@ pub(crate) struct RouterSettings {
     pub(crate) max_queued_bytes: usize,
     pub(crate) queue_qos0_messages: bool,
     pub(crate) queue_full: QueueFull,
+    pub(crate) shared_strategy: SharedStrategy,
     pub(crate) max_subscriptions_per_session: usize,
     pub(crate) max_subscriptions: usize,
     pub(crate) max_retained_messages: usize,
@@ -83,6 +86,7 @@ pub(crate) struct Router {
     flushers: Sender<Vec<Arc<Outbox>>>,
     metrics: Arc<Metrics>,
     plugins: Arc<PluginHost>,
+    chooser: Chooser,
     clock: Clock,
     peak_online: usize,
     stopping: bool,
@@ -115,6 +119,7 @@ impl Router {
             flushers,
             metrics,
             plugins,
+            chooser: Chooser::new(),
             clock: Clock::new(now),
             peak_online: 0,
             stopping: false,
@@ -199,7 +204,9 @@ impl Router {
                 Inbound::Publish(publish) => self.handle_publish_packet(origin, &publish, now),
                 Inbound::Refused(refusal) => self.handle_refused(origin, &refusal, now),
                 Inbound::Subscribe(request) => self.handle_subscribe(origin.slot, &request, now),
-                Inbound::Unsubscribe(request) => self.handle_unsubscribe(origin.slot, &request),
+                Inbound::Unsubscribe(request) => {
+                    self.handle_unsubscribe(origin.slot, &request, now)
+                }
                 Inbound::Ack(packet) => self.handle_ack(origin, &packet, now),
             }
         }
@@ -459,6 +466,7 @@ impl RouterSettings {
             max_queued_bytes: limits.max_queued_bytes,
             queue_qos0_messages: config.queue_qos0_messages,
             queue_full: config.queue_full,
+            shared_strategy: config.shared_subscription_strategy,
             max_subscriptions_per_session: limits.max_subscriptions_per_session,
             max_subscriptions: limits.max_subscriptions,
             max_retained_messages: limits.max_retained_messages,

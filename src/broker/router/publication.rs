@@ -45,6 +45,20 @@ impl<'a> Publication<'a> {
         }
     }
 
+    /// A message that was kept, to be routed again.
+    pub(super) fn of(message: &'a Arc<Message>) -> Self {
+        let payload = Payload {
+            bytes: &message.payload,
+            shared: &message.payload,
+        };
+        Self {
+            properties: message.properties.as_deref(),
+            expires_at: message.expires_at,
+            shared: Some(Arc::clone(message)),
+            ..Self::new(message.topic.as_str(), payload, message.qos, message.retain)
+        }
+    }
+
     /// The message as something to keep; made once.
     pub(super) fn message(&mut self) -> Option<Arc<Message>> {
         if self.shared.is_none() {

@@ -10,7 +10,7 @@ use super::command::{Injection, Origin, PublishSpan, Refusal};
 use super::publication::{Frame, Publication};
 use super::session::{Payload, Session};
 use super::sessions::Delivered;
-use super::subscriptions::{Group, Receiver, SessionSlot};
+use super::subscriptions::SessionSlot;
 use crate::broker::config::QueueFull;
 use crate::broker::plugin::Event;
 use crate::proto::flow::incoming::Verdict;
@@ -281,6 +281,7 @@ impl Router {
         let Self {
             subscriptions,
             sessions,
+            chooser,
             ..
         } = self;
         let receivers = subscriptions.receivers(publication.topic);
@@ -290,28 +291,16 @@ impl Router {
                 continue;
             };
             routed.matched += 1;
-            if sessions.deliver(receiver, publication, now) == Delivered::QueueFull {
+            if sessions.deliver(receiver, None, publication, now) == Delivered::QueueFull {
                 routed.queues_full += 1;
             }
         }
-        if receivers.groups.is_empty() {
-            return routed;
-        }
-        for id in receivers.groups.clone() {
-            let Some(group) = subscriptions.group_mut(id) else {
-                continue;
-            };
-            let Some(receiver) = choose_member(
-                group,
-                |slot, qos| sessions.readiness(slot, qos),
-                publication.qos,
-            ) else {
-                continue;
-            };
-            routed.matched += 1;
-            if sessions.deliver(&receiver, publication, now) == Delivered::QueueFull {
-                routed.queues_full += 1;
-            }
+        if !receivers.groups.is_empty() {
+            let groups = receivers.groups.clone();
+            let (matched, full) =
+                chooser.deliver(&groups, subscriptions, sessions, publication, from, now);
+            routed.matched += matched;
+            routed.queues_full += full;
         }
         routed
     }
@@ -368,54 +357,6 @@ impl Router {
             }
         }
     }
-}
-
-/// Picks the member of a shared subscription that gets the next message: the next one in turn that can take it now,
-/// else the next one that is online, else the next one that can queue it.
-///
-/// Source: MQTT 5.0 §4.8.2.
-fn choose_member(
-    group: &mut Group,
-    readiness: impl Fn(SessionSlot, QoS) -> Readiness,
-    qos: QoS,
-) -> Option<Receiver> {
-    let count = group.members.len();
-    let mut best: Option<(Readiness, usize)> = None;
-    for step in 0..count {
-        let at = (group.next + step) % count;
-        let member = group.members.get(at)?;
-        let ready = readiness(member.slot, member.options.qos.min(qos));
-        if best.is_none_or(|(found, _)| ready > found) {
-            best = Some((ready, at));
-            if ready == Readiness::Now {
-                break;
-            }
-        }
-    }
-    let (_, at) = best.filter(|(ready, _)| *ready != Readiness::Never)?;
-    group.next = (at + 1) % count;
-    let member = group.members.get(at)?;
-    Some(Receiver {
-        slot: member.slot,
-        qos: member.options.qos,
-        retain_as_published: member.options.retain_as_published,
-        ids: member.id.map(|id| Arc::from([id])),
-        no_local: false,
-        without_local: None,
-    })
-}
-
-/// How soon a session can take a message; later is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Readiness {
-    /// It would be dropped.
-    Never,
-    /// The session is away and queues it.
-    Offline,
-    /// It waits for the window or the socket.
-    Busy,
-    /// At once.
-    Now,
 }
 
 pub(super) fn set_properties<'a>(

@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytestring::ByteString;
 
 use super::command::{ConnectionId, Owner, RequestedFilter, SessionExpiry};
+use super::subscriptions::GroupId;
 use crate::broker::auth::{Access, Action, AuthChain, AuthChains};
 use crate::broker::plugin::SessionInfo;
 use crate::outbox::{OutBuf, Outbox};
@@ -102,6 +103,8 @@ pub(super) struct Delivery {
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) ids: Option<Arc<[u32]>>,
+    /// The shared subscription that it comes from.
+    pub(super) group: Option<GroupId>,
 }
 
 /// A cursor over the retained messages of one filter.

@@ -1,6 +1,6 @@
 //! All sessions, and how a message gets into one of them: sent now, queued, or dropped with a reason.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,16 @@ use slab::Slab;
 use super::RouterSettings;
 use super::command::{Origin, SessionExpiry};
 use super::publication::Publication;
-use super::publish::Readiness;
 use super::retained::Retained;
 use super::session::{Delivery, Link, Replay, Session};
-use super::subscriptions::{Receiver, SessionSlot};
+use super::shared::Readiness;
+use super::subscriptions::{GroupId, Receiver, SessionSlot};
 use crate::broker::auth::AuthChains;
 use crate::broker::config::QueueFull;
 use crate::broker::metrics::Metrics;
 use crate::outbox::OutBuf;
 use crate::proto::flow::outgoing::Resend;
-use crate::proto::{PacketId, PacketType, QoS, ReasonCode};
+use crate::proto::{Message, PacketId, PacketType, QoS, ReasonCode};
 
 /// Empty buffers kept for the next batch.
 const SPARE_BUFFERS: usize = 64;
@@ -65,6 +65,26 @@ pub(super) enum Delivered {
     Dropped,
     /// Its queue is full.
     QueueFull,
+}
+
+/// How one receiver gets a message.
+struct Terms<'a> {
+    qos: QoS,
+    retain: bool,
+    ids: Option<&'a Arc<[u32]>>,
+    group: Option<GroupId>,
+}
+
+impl Terms<'_> {
+    fn delivery(&self, message: Arc<Message>) -> Delivery {
+        Delivery {
+            message,
+            qos: self.qos,
+            retain: self.retain,
+            ids: self.ids.cloned(),
+            group: self.group,
+        }
+    }
 }
 
 impl Sessions {
@@ -239,6 +259,7 @@ impl Sessions {
     pub(super) fn deliver(
         &mut self,
         receiver: &Receiver,
+        group: Option<GroupId>,
         publication: &mut Publication<'_>,
         now: Instant,
     ) -> Delivered {
@@ -251,7 +272,12 @@ impl Sessions {
         } else {
             receiver.qos.min(publication.qos)
         };
-        let retain = publication.retain && receiver.retain_as_published;
+        let terms = Terms {
+            qos,
+            retain: publication.retain && receiver.retain_as_published,
+            ids: receiver.ids.as_ref(),
+            group,
+        };
         let settings = &self.settings;
         if !session.may_receive(publication.topic) {
             self.metrics.dropped_denied.increment();
@@ -261,7 +287,7 @@ impl Sessions {
             if qos == QoS::AtMostOnce && !settings.queue_qos0_messages {
                 return Delivered::Dropped;
             }
-            return self.enqueue(slot, receiver, qos, retain, publication, now);
+            return self.enqueue(slot, &terms, publication, now);
         };
         touch(&mut self.touched, &mut self.spares, link, slot);
         let congested = link.waiting_bytes() > settings.outbox_soft_limit;
@@ -271,13 +297,13 @@ impl Sessions {
                 return Delivered::Dropped;
             }
             if !session.queue.is_empty() {
-                return self.enqueue(slot, receiver, qos, retain, publication, now);
+                return self.enqueue(slot, &terms, publication, now);
             }
             if receiver.ids.is_none() && link.takes_frames_as_they_are() {
-                publication.push_plain(link, retain, now);
+                publication.push_plain(link, terms.retain, now);
             } else {
                 let outbound =
-                    publication.outbound(qos, retain, receiver.ids.as_deref().unwrap_or(&[]));
+                    publication.outbound(qos, terms.retain, receiver.ids.as_deref().unwrap_or(&[]));
                 if !link.fits(&outbound) {
                     self.metrics.dropped_too_large.increment();
                     return Delivered::Dropped;
@@ -289,18 +315,12 @@ impl Sessions {
                 || !session.queue.is_empty()
                 || !session.has_room(settings.max_inflight_bytes)
             {
-                return self.enqueue(slot, receiver, qos, retain, publication, now);
+                return self.enqueue(slot, &terms, publication, now);
             }
             let Some(message) = publication.message() else {
                 return Delivered::Dropped;
             };
-            let delivery = Delivery {
-                message,
-                qos,
-                retain,
-                ids: receiver.ids.clone(),
-            };
-            if !send(session, delivery, now) {
+            if !send(session, terms.delivery(message), now) {
                 self.metrics.dropped_too_large.increment();
                 return Delivered::Dropped;
             }
@@ -313,9 +333,7 @@ impl Sessions {
     fn enqueue(
         &mut self,
         slot: SessionSlot,
-        receiver: &Receiver,
-        qos: QoS,
-        retain: bool,
+        terms: &Terms<'_>,
         publication: &mut Publication<'_>,
         now: Instant,
     ) -> Delivered {
@@ -349,13 +367,24 @@ impl Sessions {
         }
         self.queued += 1;
         self.queued_bytes += size;
-        session.push_queue(Delivery {
-            message,
-            qos,
-            retain,
-            ids: receiver.ids.clone(),
-        });
+        session.push_queue(terms.delivery(message));
         Delivered::Yes
+    }
+
+    /// Takes out what a session has queued as a member of `group`.
+    pub(super) fn take_queued(&mut self, slot: SessionSlot, group: GroupId) -> Vec<Delivery> {
+        let Some(session) = self.slots.get_mut(slot as usize) else {
+            return Vec::new();
+        };
+        let (taken, rest) = std::mem::take(&mut session.queue)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|delivery| delivery.group == Some(group));
+        session.queue = rest;
+        let bytes = taken.iter().map(|one| one.message.size_bytes()).sum();
+        session.queue_bytes = session.queue_bytes.saturating_sub(bytes);
+        self.queued -= taken.len();
+        self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
+        taken.into()
     }
 
     /// Sends what a session has waiting, as far as its window and its socket allow: first what was in flight when its
@@ -556,6 +585,7 @@ fn next_retained(replay: &mut Replay, retained: &Retained) -> Option<Delivery> {
         qos,
         retain: true,
         ids,
+        group: None,
     })
 }
 

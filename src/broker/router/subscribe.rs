@@ -127,15 +127,21 @@ impl Router {
         }
     }
 
-    /// Ends subscriptions and answers. What is already queued or in flight for them is still delivered.
+    /// Ends subscriptions and answers. What is already queued or in flight for them is still delivered; what is queued for
+    /// a shared one goes to the other members.
     ///
     /// Source: MQTT 5.0 §3.10.4.
-    pub(super) fn handle_unsubscribe(&mut self, slot: SessionSlot, request: &UnsubscribeRequest) {
+    pub(super) fn handle_unsubscribe(
+        &mut self,
+        slot: SessionSlot,
+        request: &UnsubscribeRequest,
+        now: Instant,
+    ) {
         let mut reasons = Vec::with_capacity(request.filters.len());
         for filter in &request.filters {
             reasons.push(match filter {
                 Err(reason) => *reason,
-                Ok(requested) => self.unsubscribe(slot, requested),
+                Ok(requested) => self.unsubscribe(slot, requested, now),
             });
         }
         let packet_id = request.packet_id;
@@ -149,7 +155,12 @@ impl Router {
         }
     }
 
-    fn unsubscribe(&mut self, slot: SessionSlot, requested: &RequestedFilter) -> ReasonCode {
+    fn unsubscribe(
+        &mut self,
+        slot: SessionSlot,
+        requested: &RequestedFilter,
+        now: Instant,
+    ) -> ReasonCode {
         let Some(session) = self.sessions.session_mut(slot) else {
             return ReasonCode::UnspecifiedError;
         };
@@ -162,8 +173,13 @@ impl Router {
                 .retain(|replay| replay.filter != requested.filter);
         }
         let client_id = session.client_id.clone();
+        let share = requested.share.as_ref();
+        let group = share.and_then(|name| self.subscriptions.group_id(&requested.filter, name));
         self.subscriptions
-            .unsubscribe(slot, &requested.filter, requested.share.as_ref());
+            .unsubscribe(slot, &requested.filter, share);
+        if let Some(group) = group {
+            self.pass_on_queued(slot, group, now);
+        }
         if self.plugins.is_active() {
             self.plugins.fire(Event::ClientUnsubscribed {
                 client_id,

@@ -14,6 +14,7 @@ mod subscribers;
 mod tree;
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -50,11 +51,11 @@ pub(crate) struct Subscriptions {
     by_text: HashMap<Box<str>, FilterId, RandomState>,
     /// The filters with wildcards.
     tree: FilterTree,
-    groups: Slab<(u32, Group)>,
+    groups: Slab<(NonZeroU32, Group)>,
     /// By `name/filter`; a Share Name holds no `/`.
     group_by_text: HashMap<Box<str>, GroupId, RandomState>,
     /// Makes each [`GroupId`] unique.
-    groups_made: u32,
+    groups_made: NonZeroU32,
     cache: Cache,
     len: usize,
     scratch: Scratch,
@@ -143,7 +144,7 @@ impl Receiver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GroupId {
     index: u32,
-    number: u32,
+    number: NonZeroU32,
 }
 
 /// The subscribers of one Shared Subscription: same Share Name, same Topic Filter.
@@ -227,7 +228,7 @@ impl Subscriptions {
             tree: FilterTree::new(),
             groups: Slab::new(),
             group_by_text: HashMap::default(),
-            groups_made: 0,
+            groups_made: NonZeroU32::MIN,
             cache: Cache::new(),
             len: 0,
             scratch: Scratch::default(),
@@ -311,6 +312,12 @@ impl Subscriptions {
     pub(crate) fn group(&self, id: GroupId) -> Option<&Group> {
         let (number, group) = self.groups.get(key(id.index))?;
         (*number == id.number).then_some(group)
+    }
+
+    /// The group of a Shared Subscription.
+    pub(crate) fn group_id(&mut self, filter: &TopicFilter, name: &ShareName) -> Option<GroupId> {
+        compose(&mut self.scratch.text, name, filter);
+        self.group_by_text.get(self.scratch.text.as_str()).copied()
     }
 
     /// The group `id`, unless its last member has left.
@@ -411,7 +418,7 @@ impl Subscriptions {
         if let Some(group) = known.and_then(|id| self.group_mut(id)) {
             return group.join(member);
         }
-        self.groups_made = self.groups_made.wrapping_add(1);
+        self.groups_made = self.groups_made.checked_add(1).unwrap_or(NonZeroU32::MIN);
         let number = self.groups_made;
         let group = Group {
             name: name.clone(),

@@ -12,6 +12,7 @@ mod properties;
 mod publish;
 mod retain;
 mod session;
+mod shared;
 mod subscribe;
 mod sys;
 mod tls;

@@ -160,7 +160,10 @@ mod tests {
     use super::*;
 
     fn receivers(count: u32) -> Receivers {
-        let groups = (0..count).map(|index| GroupId { index, number: 0 });
+        let groups = (0..count).map(|index| GroupId {
+            index,
+            number: std::num::NonZeroU32::MIN,
+        });
         Receivers {
             direct: Vec::new(),
             groups: groups.collect(),
