@@ -37,6 +37,9 @@ pub use self::context::BrokerContext;
 pub use self::error::BrokerError;
 pub use self::metrics::MetricsSnapshot;
 pub use self::router::inspect::RouterStats;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use self::router::measure;
 
 use self::auth::{AuthChains, Authenticate, Authorize, EnhancedAuthenticate, Extensions};
 use self::connection::{HalfOpen, Services, Settings};

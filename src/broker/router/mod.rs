@@ -7,6 +7,8 @@
 mod attach;
 pub(crate) mod command;
 pub(crate) mod inspect;
+#[cfg(feature = "internals")]
+pub mod measure;
 mod publication;
 mod publish;
 mod retained;
