@@ -74,3 +74,12 @@ pub use broker::{Broker, Config};
 #[cfg(feature = "client")]
 pub use client::{Client, ConnectOptions};
 pub use proto::{Message, ProtocolVersion, QoS, ReasonCode, TopicFilter, TopicName};
+
+/// Compiles and runs the code of the guides.
+#[cfg(all(doctest, feature = "broker", feature = "client"))]
+mod guides {
+    #[doc = include_str!("../docs/embedding.md")]
+    struct Embedding;
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+}

@@ -10,6 +10,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fmt;
+use std::fs;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,6 +37,42 @@ pub const IDLE_FOR: Duration = Duration::from_secs(10);
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
+/// Memory mappings that are left to everything but threads: one in this many.
+const SPARE_MAPPINGS_PART: usize = 16;
+
+/// The number of threads that this module lets the process have; `usize::MAX` where nothing is known of a limit.
+///
+/// Linux limits the memory mappings of a process (`vm.max_map_count`, 65,530), and each thread takes two for its stack and
+/// two more for the stack of the standard library's handler for stack overflows. A process that comes to that limit is
+/// ended in the middle of a thread's start, so a thread beyond it is refused before. The limit is looked up once.
+///
+/// The handler is not installed, and half of the mappings are saved, where the process was started with the signals SEGV
+/// and BUS ignored.
+#[must_use]
+pub fn most() -> usize {
+    static MOST: OnceLock<usize> = OnceLock::new();
+    *MOST.get_or_init(|| {
+        let limit = fs::read_to_string("/proc/sys/vm/max_map_count").ok();
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let limit = limit.and_then(|limit| limit.trim().parse().ok());
+        limit.map_or(usize::MAX, |limit| most_with(limit, &status))
+    })
+}
+
+/// What [`most`] is with this many mappings, in a process with this `/proc/self/status`.
+fn most_with(mappings: usize, status: &str) -> usize {
+    let caught = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let handles_overflow = caught.is_none_or(|mask| mask & SIGSEGV_BIT != 0);
+    let each = if handles_overflow { 4 } else { 2 };
+    (mappings - mappings / SPARE_MAPPINGS_PART) / each
+}
+
+/// Signal 11 in a mask of `/proc/self/status`.
+const SIGSEGV_BIT: u64 = 1 << 10;
+
 /// The number of threads alive that this module started.
 #[must_use]
 pub fn live() -> usize {
@@ -47,7 +84,7 @@ pub fn live() -> usize {
 /// The name is cut at the first NUL; Linux shows its first 15 bytes.
 ///
 /// # Errors
-/// The system refuses another thread (`EAGAIN`), or has no memory for the stack.
+/// There are as many as [`most`] allows; the system refuses another thread (`EAGAIN`), or has no memory for the stack.
 pub fn spawn<T, F>(name: impl Into<String>, stack_bytes: usize, run: F) -> io::Result<JoinHandle<T>>
 where
     T: Send + 'static,
@@ -61,7 +98,7 @@ where
     if stack_bytes > 0 {
         builder = builder.stack_size(stack_bytes);
     }
-    let counted = Counted::new();
+    let counted = Counted::new()?;
     builder.spawn(move || {
         let _counted = counted;
         run()
@@ -337,9 +374,14 @@ fn name_this_thread(name: &str) {
 struct Counted;
 
 impl Counted {
-    fn new() -> Self {
-        LIVE.fetch_add(1, Ordering::Relaxed);
-        Self
+    fn new() -> io::Result<Self> {
+        let counted = Self;
+        if LIVE.fetch_add(1, Ordering::Relaxed) < most() {
+            Ok(counted)
+        } else {
+            let why = "there are as many threads as vm.max_map_count allows";
+            Err(io::Error::new(io::ErrorKind::QuotaExceeded, why))
+        }
     }
 }
 
@@ -421,6 +463,15 @@ mod tests {
         pool.run("job", move || done.send(()).unwrap()).unwrap();
         is_done.recv_timeout(PATIENCE).unwrap();
         assert_eq!(pool.threads(), 1);
+    }
+
+    #[test]
+    fn threads_are_limited_by_the_mappings_that_they_take() {
+        let caught = "Name:\thbmqtt\nSigIgn:\t0000000000001000\nSigCgt:\t0000000100000440\n";
+        assert_eq!(most_with(65_530, caught), 15_358);
+        assert_eq!(most_with(65_530, "SigCgt:\t0000000100000000\n"), 30_717);
+        assert_eq!(most_with(65_530, ""), 15_358);
+        assert!(most() > 100);
     }
 
     #[test]

@@ -62,6 +62,8 @@ const ROUTER_INBOX: usize = 1024;
 const FLUSH_INBOX: usize = 256;
 /// Open files that the process needs beside its connections.
 const SPARE_FILES: u64 = 200;
+/// Threads that the process needs beside those of its connections.
+const SPARE_THREADS: usize = 100;
 /// How often memory and certificate files are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -533,18 +535,30 @@ fn spawn_watch(services: &Arc<Services>) -> Result<(Sender<()>, JoinHandle<()>),
     Ok((stop, handle))
 }
 
-/// As many connections as the process may have files, less some for everything else.
+/// As many connections as the process may have files and threads, less some for everything else.
 fn max_connections(config: &Config) -> usize {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(u64::MAX);
-    let possible = usize::try_from(files.saturating_sub(SPARE_FILES)).unwrap_or(usize::MAX);
+    let by_files = usize::try_from(files.saturating_sub(SPARE_FILES)).unwrap_or(usize::MAX);
+    let threads = thread::most();
+    // A connection that comes has a thread for its handshake before it has its own.
+    let spare = config.limits.max_half_open_connections.min(threads / 8);
+    let by_threads = threads.saturating_sub(spare.saturating_add(SPARE_THREADS));
+    let possible = by_files.min(by_threads);
     match config.limits.max_connections {
         Some(wanted) if wanted > possible => {
-            log::warn!(
-                "max-connections is {wanted}, but the process may open {files} files: {possible} connections at most. \
-                 Raise the limit with 'ulimit -n' or LimitNOFILE"
-            );
+            if by_files <= by_threads {
+                log::warn!(
+                    "max-connections is {wanted}, but the process may open {files} files: {possible} connections at \
+                     most. Raise the limit with 'ulimit -n' or LimitNOFILE"
+                );
+            } else {
+                log::warn!(
+                    "max-connections is {wanted}, but the process may have {threads} threads: {possible} connections \
+                     at most. Raise the limit with 'sysctl vm.max_map_count'"
+                );
+            }
             possible
         }
         Some(wanted) => wanted,

@@ -104,23 +104,23 @@ impl Decoder {
         let mut reader = Reader::new(body, Source::Shared(packet));
         let r = &mut reader;
         let decoded = match frame.packet_type {
-            PacketType::Connect => Packet::Connect(Box::new(Connect::decode(self, frame, r)?)),
-            PacketType::Connack => Packet::Connack(Box::new(Connack::decode(self, r)?)),
+            PacketType::Connect => Packet::Connect(apart(|| Connect::decode(self, frame, r))?),
+            PacketType::Connack => Packet::Connack(apart(|| Connack::decode(self, r))?),
             PacketType::Publish => {
-                Packet::Publish(Box::new(Publish::decode(self, frame, r, packet)?))
+                Packet::Publish(apart(|| Publish::decode(self, frame, r, packet))?)
             }
             PacketType::Puback => Packet::Puback(Ack::decode(self, PacketType::Puback, r)?),
             PacketType::Pubrec => Packet::Pubrec(Ack::decode(self, PacketType::Pubrec, r)?),
             PacketType::Pubrel => Packet::Pubrel(Ack::decode(self, PacketType::Pubrel, r)?),
             PacketType::Pubcomp => Packet::Pubcomp(Ack::decode(self, PacketType::Pubcomp, r)?),
-            PacketType::Subscribe => Packet::Subscribe(Box::new(Subscribe::decode(self, r)?)),
-            PacketType::Suback => Packet::Suback(Box::new(Suback::decode(self, r)?)),
-            PacketType::Unsubscribe => Packet::Unsubscribe(Box::new(Unsubscribe::decode(self, r)?)),
-            PacketType::Unsuback => Packet::Unsuback(Box::new(Unsuback::decode(self, r)?)),
+            PacketType::Subscribe => Packet::Subscribe(apart(|| Subscribe::decode(self, r))?),
+            PacketType::Suback => Packet::Suback(apart(|| Suback::decode(self, r))?),
+            PacketType::Unsubscribe => Packet::Unsubscribe(apart(|| Unsubscribe::decode(self, r))?),
+            PacketType::Unsuback => Packet::Unsuback(apart(|| Unsuback::decode(self, r))?),
             PacketType::Pingreq => Packet::Pingreq,
             PacketType::Pingresp => Packet::Pingresp,
-            PacketType::Disconnect => Packet::Disconnect(Box::new(Disconnect::decode(self, r)?)),
-            PacketType::Auth => Packet::Auth(Box::new(Auth::decode(self, r)?)),
+            PacketType::Disconnect => Packet::Disconnect(apart(|| Disconnect::decode(self, r))?),
+            PacketType::Auth => Packet::Auth(apart(|| Auth::decode(self, r))?),
         };
         reader.finish()?;
         Ok(decoded)
@@ -145,6 +145,13 @@ impl Decoder {
             Err(DecodeError::InvalidFlags)
         }
     }
+}
+
+/// Decodes in a stack frame of its own: the thread of a connection pays for the packets that come, not for the largest one
+/// that could.
+#[inline(never)]
+fn apart<T>(decode: impl FnOnce() -> Result<T, DecodeError>) -> Result<Box<T>, DecodeError> {
+    decode().map(Box::new)
 }
 
 impl Frame {

@@ -33,8 +33,8 @@ const TOPIC_ALIAS_BYTES: usize = 3;
 pub(crate) struct Session {
     pub(super) client_id: ByteString,
     pub(super) owner: Owner,
-    /// By the text of the filter, `$share/…` included.
-    pub(super) subscriptions: BTreeMap<ByteString, Subscribed>,
+    /// By the text of the filter, `$share/…` included. Boxed: a node of the map has room for eleven of them.
+    pub(super) subscriptions: BTreeMap<ByteString, Box<Subscribed>>,
     pub(super) outgoing: Outgoing<Delivery>,
     /// Payload bytes of the messages in `outgoing`.
     inflight_bytes: usize,

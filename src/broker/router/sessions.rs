@@ -457,6 +457,9 @@ impl Sessions {
                     }
                     None => {
                         session.replays.pop_front();
+                        if session.replays.is_empty() {
+                            session.replays = VecDeque::new();
+                        }
                         continue;
                     }
                 }

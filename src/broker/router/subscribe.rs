@@ -112,7 +112,7 @@ impl Router {
         let text = requested.text.clone();
         session
             .subscriptions
-            .insert(text.clone(), Subscribed { requested });
+            .insert(text.clone(), Box::new(Subscribed { requested }));
         if self.plugins.is_active() {
             self.plugins.fire(Event::ClientSubscribed {
                 client_id,
