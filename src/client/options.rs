@@ -332,6 +332,7 @@ impl ConnectOptions {
     }
 
     /// QoS 1 and 2 publications in flight at most, 1 to 65,535; the server's Receive Maximum also holds. Default: 256.
+    /// Before 5.0, when the server cannot say what it takes, no more than 19 of QoS 2.
     #[must_use]
     pub fn max_in_flight(mut self, messages: u16) -> Self {
         self.max_in_flight = messages.max(1);

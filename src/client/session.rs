@@ -97,6 +97,8 @@ pub(crate) struct Session {
     limits: Limits,
     max_in_flight: u16,
     outgoing: Outgoing<Arc<Publication>>,
+    /// QoS 2 messages among them.
+    exact: u16,
     incoming: Incoming,
     aliases_in: AliasesIn,
     aliases_out: AliasesOut,
@@ -153,6 +155,7 @@ impl Session {
             limits: Limits::none(),
             max_in_flight,
             outgoing: Outgoing::new(max_in_flight),
+            exact: 0,
             incoming: Incoming::new(u16::MAX),
             aliases_in: AliasesIn::default(),
             aliases_out: AliasesOut::default(),
@@ -234,6 +237,7 @@ impl Session {
         for flow in self.outgoing.drain() {
             effects.completed.push((flow.message, Err(error.clone())));
         }
+        self.exact = 0;
         for request in self.requests.drain(..) {
             if let Some(answer) = request.answer {
                 effects.answered.push((answer, Err(error.clone())));
@@ -252,9 +256,23 @@ impl Session {
         }
     }
 
-    /// Whether another QoS 1 or 2 message may start.
-    pub(crate) fn has_room(&self) -> bool {
-        self.outgoing.has_room()
+    /// Whether another message of this QoS may start.
+    pub(crate) fn has_room(&self, qos: QoS) -> bool {
+        match qos {
+            QoS::AtMostOnce => true,
+            QoS::AtLeastOnce => self.outgoing.has_room(),
+            QoS::ExactlyOnce => self.outgoing.has_room() && self.exact < self.exact_window(),
+        }
+    }
+
+    /// Before 5.0 a server cannot say how many messages it takes. Mosquitto closes a connection with more than 20 in
+    /// flight, by its own account: QoS 1 counts for a moment only, QoS 2 until PUBREL. One place stays for QoS 1.
+    fn exact_window(&self) -> u16 {
+        if self.version.has_receive_maximum() {
+            u16::MAX
+        } else {
+            EXACT_WINDOW
+        }
     }
 
     /// How many publications are in flight.
@@ -291,9 +309,10 @@ impl Session {
         else {
             return Err(ClientError::Timeout(super::Phase::Room));
         };
+        self.exact += u16::from(publication.qos == QoS::ExactlyOnce);
         let sent = self.put_publication(publication, id, false, out);
         if sent.is_err() {
-            abandon(&mut self.outgoing, id, publication.qos);
+            self.abandon(id, publication.qos);
         }
         sent
     }
@@ -475,6 +494,7 @@ impl Session {
         match self.outgoing.on_pubrec(id, ack.reason) {
             Ok(Next::Release) => ack::encode_bare(PacketType::Pubrel, id, out.bytes_mut()),
             Ok(Next::Completed(publication)) => {
+                self.exact = self.exact.saturating_sub(1);
                 complete(publication, ack, effects);
                 self.go_on(out, effects);
             }
@@ -502,6 +522,7 @@ impl Session {
             if ack.reason == ReasonCode::PacketIdentifierNotFound {
                 ack.reason = ReasonCode::Success;
             }
+            self.exact = self.exact.saturating_sub(1);
             complete(publication, ack, effects);
             self.go_on(out, effects);
         }
@@ -687,9 +708,20 @@ impl Session {
             };
             let sent = self.put_publication(&publication, id, dup, out);
             if let Err(error) = sent {
-                abandon(&mut self.outgoing, id, publication.qos);
+                self.abandon(id, publication.qos);
                 effects.completed.push((publication, Err(error)));
             }
+        }
+    }
+
+    /// Ends a flow that cannot be sent.
+    fn abandon(&mut self, id: PacketId, qos: QoS) {
+        let reason = ReasonCode::UnspecifiedError;
+        if qos == QoS::ExactlyOnce {
+            let _ = self.outgoing.on_pubrec(id, reason);
+            self.exact = self.exact.saturating_sub(1);
+        } else {
+            let _ = self.outgoing.on_puback(id, reason);
         }
     }
 
@@ -873,16 +905,6 @@ impl Effects {
     }
 }
 
-/// Ends a flow that cannot be sent.
-fn abandon(outgoing: &mut Outgoing<Arc<Publication>>, id: PacketId, qos: QoS) {
-    let reason = ReasonCode::UnspecifiedError;
-    if qos == QoS::ExactlyOnce {
-        let _ = outgoing.on_pubrec(id, reason);
-    } else {
-        let _ = outgoing.on_puback(id, reason);
-    }
-}
-
 fn complete(publication: Arc<Publication>, ack: Ack, effects: &mut Effects) {
     let result = if ack.reason.is_error() {
         Err(rejected(ack.reason, ack.properties))
@@ -919,6 +941,9 @@ fn rejected_by(disconnect: Disconnect) -> ClientError {
 
 /// Topics that have an alias at most, however many the server would take.
 const MOST_ALIASES: u16 = 1000;
+
+/// See [`Session::exact_window`].
+const EXACT_WINDOW: u16 = 19;
 
 const PINGREQ: [u8; 2] = [0xC0, 0];
 

@@ -688,8 +688,7 @@ impl Core {
         let Some(link) = &self.link else {
             return Ok(Some(Phase::Reconnect));
         };
-        let is_full = link.waiting_bytes() >= buffer_bytes
-            || (qos != QoS::AtMostOnce && !self.session.has_room());
+        let is_full = link.waiting_bytes() >= buffer_bytes || !self.session.has_room(qos);
         Ok(is_full.then_some(Phase::Room))
     }
 }

@@ -1,5 +1,7 @@
 //! The client library against our broker, and against a real mosquitto, over every transport.
 
+pub(crate) mod rounds;
+
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;

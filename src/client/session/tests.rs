@@ -424,12 +424,33 @@ fn resends_wait_for_a_narrower_window() {
     side.connect(&connack);
     for number in 1..=3 {
         assert_eq!(side.sent().len(), 1);
-        assert!(!side.session.has_room());
+        assert!(!side.session.has_room(QOS1));
         side.receive(Packet::Puback(ok(number))).unwrap();
     }
-    assert!(side.session.has_room());
+    assert!(side.session.has_room(QOS1));
     side.effects.tell();
     assert!(publications.iter().all(|one| one.slot.is_filled()));
+}
+
+/// Mosquitto closes the connection of an older client with more than 20 messages in flight.
+#[test]
+fn qos2_has_a_narrower_window_before_5() {
+    for (version, expected) in [(V311, 19), (V5, 100)] {
+        let mut side = Side::new(version);
+        side.session = Session::new(version, 100);
+        side.connect(&Connack::new(false, ReasonCode::Success));
+        let mut count = 0;
+        while side.session.has_room(QOS2) {
+            side.publish("x", QOS2);
+            count += 1;
+        }
+        assert_eq!(count, expected);
+        assert_eq!(side.session.has_room(QOS1), version == V311);
+        side.receive(Packet::Pubrec(ok(1))).unwrap();
+        assert!(!side.session.has_room(QOS2));
+        side.receive(Packet::Pubcomp(ok(1))).unwrap();
+        assert!(side.session.has_room(QOS2));
+    }
 }
 
 /// A session and a server that keeps it, over a link that is cut again and again: QoS 2 arrives exactly once and QoS 1 at
@@ -538,7 +559,7 @@ impl Link {
     }
 
     fn client_publishes(&mut self) {
-        if self.published[0] < MESSAGES && self.side.session.has_room() {
+        if self.published[0] < MESSAGES && self.side.session.has_room(QOS2) {
             let (payload, qos) = self.next(0);
             let publication = self.side.publish(&payload, qos);
             self.publications.push(publication);
