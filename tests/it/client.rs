@@ -96,7 +96,7 @@ fn a_client_survives_the_restart_of_its_broker() {
     let first = Broker::configured(&yaml);
     let client = ConnectOptions::new()
         .client_id("survivor")
-        .reconnect_retries(None)
+        .reconnect_retries(Some(100))
         .reconnect_max_interval(Duration::from_secs(1))
         .connect(&format!("mqtt://127.0.0.1:{port}"))
         .unwrap();
@@ -126,7 +126,7 @@ fn nothing_is_lost_or_doubled_when_the_network_is_cut() {
     let client = ConnectOptions::new()
         .client_id("cut")
         .clean_start(false)
-        .reconnect_retries(None)
+        .reconnect_retries(Some(100))
         .reconnect_max_interval(Duration::from_millis(100))
         .connect(&format!("mqtt://{}", link.address))
         .unwrap();
