@@ -136,7 +136,7 @@ impl Routing {
 
     fn span(&self, (start, end): (usize, usize)) -> Inbound {
         let packet = self.buffer.get(start..end).unwrap_or_default();
-        let decoder = Decoder::new(ProtocolVersion::V311);
+        let decoder = Decoder::new(ProtocolVersion::newest(false));
         let frame = decoder.frame(packet).ok().flatten().expect("a packet");
         let view = PublishView::decode(&decoder, frame, packet).expect("a PUBLISH");
         let offset = |part: &[u8]| part.as_ptr().addr() - self.buffer.as_ptr().addr();
@@ -223,7 +223,7 @@ fn attach(
         owner: Owner::Listener("default".into()),
         listener: "default".into(),
         address: None,
-        version: ProtocolVersion::V311,
+        version: ProtocolVersion::newest(false),
         clean_start: true,
         session_expiry: SessionExpiry::AtDisconnect,
         keep_alive: 0,
@@ -267,7 +267,13 @@ fn packets(qos: QoS, payload_bytes: usize, count: u16) -> (Bytes, Vec<(usize, us
             subscription_identifiers: &[],
         };
         let start = buffer.len();
-        encode_head(&head, ProtocolVersion::V311, payload_bytes, &mut buffer).expect("a PUBLISH");
+        encode_head(
+            &head,
+            ProtocolVersion::newest(false),
+            payload_bytes,
+            &mut buffer,
+        )
+        .expect("a PUBLISH");
         buffer.resize(buffer.len() + payload_bytes, 0x2a);
         at.push((start, buffer.len()));
     }
