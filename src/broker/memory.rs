@@ -48,7 +48,8 @@ impl MemoryWatch {
         self.judge(resident_bytes());
     }
 
-    fn judge(&self, used: u64) {
+    /// Compares `used` bytes with the limit.
+    pub(super) fn judge(&self, used: u64) {
         let limit = self.limit.load(Ordering::Relaxed);
         let level = if used >= limit / 100 * CRITICAL_PERCENT {
             CRITICAL

@@ -257,7 +257,7 @@ impl Broker {
             handshakes: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
             readers: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
             max_connections: max_connections(config),
-            memory: MemoryWatch::new(config.limits.max_memory),
+            memory: Arc::new(MemoryWatch::new(config.limits.max_memory)),
         });
         let (flush_sender, flush_inbox) = bounded(FLUSH_INBOX);
         let flushers = spawn_flushers(&flush_inbox)?;
@@ -497,6 +497,7 @@ fn spawn_router(
         services.settings().auth,
         Arc::clone(&services.metrics),
         Arc::clone(&services.plugins),
+        Arc::clone(&services.memory),
         flushers,
         now,
     );

@@ -56,7 +56,7 @@ pub(crate) struct Services {
     /// Threads for connections that are through theirs.
     pub(crate) readers: Pool,
     pub(crate) max_connections: usize,
-    pub(crate) memory: super::memory::MemoryWatch,
+    pub(crate) memory: Arc<super::memory::MemoryWatch>,
 }
 
 /// What a reload replaces as a whole.

@@ -23,6 +23,7 @@ use super::subscriptions::{Subscription, Subscriptions};
 use super::{Router, RouterSettings};
 use crate::broker::auth::{AuthChains, Extensions};
 use crate::broker::config::Config;
+use crate::broker::memory::MemoryWatch;
 use crate::broker::metrics::Metrics;
 use crate::broker::plugin::PluginHost;
 use crate::net::Socket;
@@ -194,12 +195,14 @@ fn router(now: Instant) -> (Router, Arc<AuthChains>) {
     let plugins = PluginHost::new(&config, &mut Vec::new(), Arc::clone(&metrics));
     let plugins = Arc::new(plugins.expect("the default plugins"));
     let (flushers, _) = bounded(1);
+    let memory = Arc::new(MemoryWatch::new(config.limits.max_memory));
     let settings = RouterSettings::from_config(&config);
     let router = Router::new(
         settings,
         Arc::clone(&chains),
         metrics,
         plugins,
+        memory,
         flushers,
         now,
     );

@@ -32,6 +32,7 @@ use self::subscriptions::{SessionSlot, Subscriptions};
 use self::timers::Timers;
 use crate::broker::auth::AuthChains;
 use crate::broker::config::{Config, QueueFull, SharedStrategy};
+use crate::broker::memory::MemoryWatch;
 use crate::broker::metrics::Metrics;
 use crate::broker::plugin::{Event, PluginHost};
 use crate::broker::sys::{Clock, SysReport};
@@ -88,6 +89,7 @@ pub(crate) struct Router {
     flushers: Sender<Vec<Arc<Outbox>>>,
     metrics: Arc<Metrics>,
     plugins: Arc<PluginHost>,
+    memory: Arc<MemoryWatch>,
     chooser: Chooser,
     clock: Clock,
     peak_online: usize,
@@ -105,6 +107,7 @@ impl Router {
         chains: Arc<AuthChains>,
         metrics: Arc<Metrics>,
         plugins: Arc<PluginHost>,
+        memory: Arc<MemoryWatch>,
         flushers: Sender<Vec<Arc<Outbox>>>,
         now: Instant,
     ) -> Self {
@@ -121,6 +124,7 @@ impl Router {
             flushers,
             metrics,
             plugins,
+            memory,
             chooser: Chooser::new(),
             clock: Clock::new(now),
             peak_online: 0,

@@ -16,7 +16,7 @@ use crate::broker::plugin::Event;
 use crate::proto::flow::incoming::Verdict;
 use crate::proto::packet::Publish;
 use crate::proto::packet::publish::PublishProperties;
-use crate::proto::{PacketId, PacketType, QoS, ReasonCode};
+use crate::proto::{PacketId, PacketType, QoS, ReasonCode, topic};
 
 /// What routing one message came to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -336,6 +336,11 @@ impl Router {
         if publication.payload.bytes.is_empty() {
             self.retained.clear(publication.topic);
             return true;
+        }
+        // What the broker says of itself is little, and replaces itself.
+        if self.memory.is_tight() && !topic::is_reserved(publication.topic) {
+            self.metrics.retained_refused.increment();
+            return false;
         }
         let Some(message) = publication.message() else {
             return false;

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::broker::config::MemoryLimit;
 use crate::broker::{Broker, Config};
 
 /// CONNECT of 5.0 with Clean Start as `flags` bit 0x02 and these properties.
@@ -249,4 +250,24 @@ fn a_retained_message_is_delivered_while_its_publisher_may_publish_it() {
     let off = rules("", "check-retain-source: off\n");
     broker.reload(config(&off)).unwrap();
     assert_eq!(subscriptions("off"), [0x90, 0x33]);
+}
+
+/// `max-memory`: at 80 % of it nothing more is retained, and the publisher is told.
+#[test]
+fn nothing_is_retained_while_memory_is_tight() {
+    let (broker, address) = start("");
+    let memory = &broker.running.as_ref().unwrap().services.memory;
+    let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
+    memory.set_limit(MemoryLimit::Bytes(1 << 40));
+    // The broker's own look at its memory may come in between, and finds room.
+    let refused = (0..100).any(|_| {
+        memory.judge((1 << 40) / 100 * 85);
+        let answer = sender.ask(&publish(0x33, "kept", 1, b"x"));
+        answer.get(4) == Some(&0x97)
+    });
+    assert!(refused);
+    memory.judge(0);
+    // No matching subscribers is a success: it is retained again.
+    assert_eq!(sender.ask(&publish(0x33, "kept", 1, b"x"))[4], 0x10);
+    assert!(broker.context().unwrap().metrics().retained_refused >= 1);
 }
