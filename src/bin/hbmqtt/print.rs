@@ -444,7 +444,7 @@ mod tests {
         let config = Config::parse(
             "listeners:\n  default: {max-connections: 5, type: tcp}\n  a: {bind: 127.0.0.1:0, mount-point: x/, allowed-origins: ['https://e.org']}\n  \
              b: {type: ws, bind: '[::1]:0', ssl: on, certfile: c, keyfile: k, cafile: a, client-cert: required}\n  \
-             c: {type: unix, bind: /tmp/s, auth: {allow-anonymous: off}}\n\
+             c: {type: unix, bind: run/socket, auth: {allow-anonymous: off}}\n\
              timeout-disconnect-delay: 2.5\nauth: {password-file: p, plugins: [auth_file]}\n\
              topic-check: {enabled: on, acl: {ann: [a/#, b]}}\nlimits: {max-memory: 1MiB, max-sessions: 0}\nplugins: [event_logger_plugin]\n",
         )

@@ -257,7 +257,6 @@ fn converse(services: &Services, mut reader: Box<Reader>, early: Vec<u8>) {
         },
     };
     let end = reader.run(early);
-    say_goodbye(services, &reader, &end);
     farewell.cause = match &end {
         End::Disconnect { session_expiry } => DetachCause::Disconnect {
             session_expiry: *session_expiry,
@@ -269,7 +268,9 @@ fn converse(services: &Services, mut reader: Box<Reader>, early: Vec<u8>) {
             session_expiry: None,
         },
     };
+    // The router first: a message that came between would go to a connection that is closed already.
     drop(farewell);
+    say_goodbye(services, &reader, &end);
     report(services, &reader, &end);
     read_buffer::linger(&reader.socket);
 }

@@ -11,7 +11,7 @@ use super::command::{ConnectionId, Owner, RequestedFilter, SessionExpiry};
 use super::subscriptions::GroupId;
 use crate::broker::auth::{Access, Action, AuthChain, AuthChains};
 use crate::broker::plugin::SessionInfo;
-use crate::outbox::{OutBuf, Outbox};
+use crate::outbox::{OutBuf, Outbox, SHARE_FROM_BYTES};
 use crate::proto::flow::alias::{AliasUse, AliasesOut};
 use crate::proto::flow::incoming::Incoming;
 use crate::proto::flow::outgoing::Outgoing;
@@ -21,8 +21,6 @@ use crate::proto::{
     Message, PacketId, PacketType, ProtocolVersion, QoS, ReasonCode, TopicFilter, TopicName, codec,
 };
 
-/// Payloads of at least this many bytes are shared with the outbox instead of being copied into it.
-pub(super) const SHARE_PAYLOAD_BYTES: usize = 4096;
 /// What a Topic Alias adds to a PUBLISH.
 const TOPIC_ALIAS_BYTES: usize = 3;
 
@@ -397,7 +395,7 @@ impl Link {
 
     /// Appends a payload after its head.
     pub(super) fn push_payload(&mut self, payload: &Payload<'_>) {
-        if payload.bytes.len() < SHARE_PAYLOAD_BYTES {
+        if payload.bytes.len() < SHARE_FROM_BYTES {
             self.pending.bytes_mut().extend_from_slice(payload.bytes);
         } else {
             self.pending
