@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::{Attach, DetachCause, Origin, SessionExpiry};
+use super::link::{Link, Payload};
 use super::publication::Publication;
-use super::session::{LastConnection, Link, Payload, Session};
+use super::session::{LastConnection, Session};
 use super::subscriptions::SessionSlot;
 use super::{Router, Timer};
 use crate::broker::auth::Action;

@@ -7,6 +7,7 @@
 mod attach;
 pub(crate) mod command;
 pub(crate) mod inspect;
+mod link;
 #[cfg(feature = "internals")]
 pub mod measure;
 mod publication;

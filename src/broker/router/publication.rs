@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::session::{Link, Outbound, Payload, seconds_until};
+use super::link::{Link, Outbound, Payload, seconds_until};
 use crate::proto::message::share_or_copy;
 use crate::proto::packet::publish::{PublishHead, PublishProperties, encode_head};
 use crate::proto::{Message, ProtocolVersion, QoS, TopicName};

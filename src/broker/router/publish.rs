@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use super::Router;
 use super::command::{Injection, Origin, PublishSpan, Refusal};
+use super::link::Payload;
 use super::publication::{Frame, Publication};
-use super::session::{Payload, Session};
+use super::session::Session;
 use super::sessions::Delivered;
 use super::subscriptions::SessionSlot;
 use crate::broker::config::QueueFull;

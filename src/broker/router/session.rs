@@ -1,4 +1,4 @@
-//! One client's session and, while it is online, its link to the connection.
+//! One client's session.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -7,22 +7,15 @@ use std::time::Instant;
 
 use bytestring::ByteString;
 
-use super::command::{ConnectionId, Owner, RequestedFilter, SessionExpiry};
+use super::command::{Owner, RequestedFilter, SessionExpiry};
+use super::link::{Link, Outbound, Payload};
 use super::subscriptions::GroupId;
 use crate::broker::auth::{Access, Action, AuthChain, AuthChains};
 use crate::broker::plugin::SessionInfo;
-use crate::outbox::{OutBuf, Outbox, SHARE_FROM_BYTES};
-use crate::proto::flow::alias::{AliasUse, AliasesOut};
 use crate::proto::flow::incoming::Incoming;
 use crate::proto::flow::outgoing::Outgoing;
-use crate::proto::packet::publish::{PublishHead, PublishProperties, encode_head, publish_size};
-use crate::proto::packet::{Packet, Will};
-use crate::proto::{
-    Message, PacketId, PacketType, ProtocolVersion, QoS, ReasonCode, TopicFilter, TopicName, codec,
-};
-
-/// What a Topic Alias adds to a PUBLISH.
-const TOPIC_ALIAS_BYTES: usize = 3;
+use crate::proto::packet::Will;
+use crate::proto::{Message, ProtocolVersion, QoS, TopicFilter, TopicName};
 
 /// Session State: what the broker keeps for a Client Identifier.
 ///
@@ -112,45 +105,6 @@ pub(super) struct Replay {
     pub(super) qos: QoS,
     pub(super) id: Option<u32>,
     pub(super) after: Option<TopicName>,
-}
-
-/// The way from a session to its connection.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) connection: ConnectionId,
-    pub(super) outbox: Arc<Outbox>,
-    /// Bytes of this batch, not yet handed to the outbox.
-    pub(super) pending: OutBuf,
-    /// The outbox's backlog when this batch first touched it.
-    pub(super) backlog: usize,
-    pub(super) touched: bool,
-    pub(super) version: ProtocolVersion,
-    pub(super) maximum_packet_size: usize,
-    pub(super) aliases: Option<Box<AliasesOut>>,
-    pub(super) mount_point: Option<ByteString>,
-    pub(super) problem_information: bool,
-    /// Most QoS that a subscription gets here.
-    pub(super) max_qos: QoS,
-}
-
-/// What a PUBLISH to one receiver carries, apart from its packet identifier.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Outbound<'a> {
-    pub(super) topic: &'a str,
-    pub(super) payload: Payload<'a>,
-    pub(super) properties: Option<&'a PublishProperties>,
-    pub(super) expires_at: Option<Instant>,
-    pub(super) qos: QoS,
-    pub(super) retain: bool,
-    pub(super) ids: &'a [u32],
-}
-
-/// A payload that can be copied, or shared when it is large.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Payload<'a> {
-    pub(super) bytes: &'a [u8],
-    /// Bytes that contain `bytes`.
-    pub(super) shared: &'a bytes::Bytes,
 }
 
 impl Session {
@@ -302,149 +256,4 @@ impl Delivery {
             ids: self.ids.as_deref().unwrap_or(&[]),
         }
     }
-}
-
-impl<'a> Outbound<'a> {
-    /// The packet without its payload, as a client behind `mount_point` knows it.
-    fn head(
-        &self,
-        mount_point: Option<&str>,
-        packet_id: Option<PacketId>,
-        dup: bool,
-        seconds: u32,
-    ) -> PublishHead<'a> {
-        PublishHead {
-            dup,
-            qos: self.qos,
-            retain: self.retain,
-            topic: mount_point
-                .and_then(|prefix| self.topic.strip_prefix(prefix))
-                .unwrap_or(self.topic),
-            packet_id,
-            properties: self.properties,
-            message_expiry_interval: self.expires_at.map(|_| seconds),
-            topic_alias: None,
-            subscription_identifiers: self.ids,
-        }
-    }
-}
-
-impl Link {
-    /// Bytes that wait for this client's socket.
-    pub(super) fn waiting_bytes(&self) -> usize {
-        self.backlog + self.pending.len()
-    }
-
-    /// The same bytes are right for this client as for others: nothing in them is its own, and no size is too large.
-    pub(super) fn takes_frames_as_they_are(&self) -> bool {
-        self.aliases.is_none()
-            && self.mount_point.is_none()
-            && self.maximum_packet_size == usize::MAX
-    }
-
-    /// Whether the client takes a PUBLISH of this size.
-    pub(super) fn fits(&self, outbound: &Outbound<'_>) -> bool {
-        if self.maximum_packet_size == usize::MAX {
-            return true;
-        }
-        let packet_id = PacketId::new(1).filter(|_| outbound.qos != QoS::AtMostOnce);
-        let head = outbound.head(self.mount_point.as_deref(), packet_id, false, 0);
-        let alias = if self.aliases.is_some() {
-            TOPIC_ALIAS_BYTES
-        } else {
-            0
-        };
-        publish_size(&head, self.version, outbound.payload.bytes.len()) + alias
-            <= self.maximum_packet_size
-    }
-
-    /// Appends a PUBLISH.
-    pub(super) fn push_publish(
-        &mut self,
-        outbound: &Outbound<'_>,
-        packet_id: Option<PacketId>,
-        dup: bool,
-        now: Instant,
-    ) {
-        let seconds = outbound.expires_at.map_or(0, |at| seconds_until(at, now));
-        let mut head = outbound.head(self.mount_point.as_deref(), packet_id, dup, seconds);
-        if let Some(aliases) = &mut self.aliases {
-            match aliases.assign(head.topic) {
-                AliasUse::None => {}
-                AliasUse::New(alias) => head.topic_alias = Some(alias),
-                AliasUse::Known(alias) => {
-                    head.topic_alias = Some(alias);
-                    head.topic = "";
-                }
-            }
-        }
-        let payload = outbound.payload;
-        match encode_head(
-            &head,
-            self.version,
-            payload.bytes.len(),
-            self.pending.bytes_mut(),
-        ) {
-            Ok(()) => self.push_payload(&payload),
-            Err(error) => log::debug!(
-                "cannot encode a message on '{}': {error}",
-                outbound.topic.escape_debug()
-            ),
-        }
-    }
-
-    /// Appends a payload after its head.
-    pub(super) fn push_payload(&mut self, payload: &Payload<'_>) {
-        if payload.bytes.len() < SHARE_FROM_BYTES {
-            self.pending.bytes_mut().extend_from_slice(payload.bytes);
-        } else {
-            self.pending
-                .push_shared(payload.shared.slice_ref(payload.bytes));
-        }
-    }
-
-    /// Appends a packet that is not a PUBLISH.
-    pub(super) fn push_packet(&mut self, packet: &Packet) {
-        if let Err(error) = codec::encode(packet, self.version, self.pending.bytes_mut()) {
-            log::debug!(
-                "connection {}: cannot send {packet:?}: {error}",
-                self.connection
-            );
-        }
-    }
-
-    /// Appends an acknowledgement. A reason other than success, and its text, go out where the version can carry them.
-    pub(super) fn push_ack(
-        &mut self,
-        kind: PacketType,
-        packet_id: PacketId,
-        reason: ReasonCode,
-        text: Option<&'static str>,
-    ) {
-        use crate::proto::packet::ack::{Ack, AckProperties, encode_bare};
-        if reason == ReasonCode::Success || !self.version.has_reason_codes() {
-            encode_bare(kind, packet_id, self.pending.bytes_mut());
-            return;
-        }
-        let mut ack = Ack::new(packet_id, reason);
-        if let Some(text) = text.filter(|_| self.problem_information) {
-            ack.properties = Some(Box::new(AckProperties {
-                reason_string: Some(ByteString::from_static(text)),
-                user_properties: Vec::new(),
-            }));
-        }
-        if let Err(error) = ack.encode(kind, self.version, self.pending.bytes_mut()) {
-            log::debug!(
-                "connection {}: cannot send {ack:?}: {error}",
-                self.connection
-            );
-        }
-    }
-}
-
-/// Whole seconds until `at`, at least 1: an expired message is not sent at all.
-pub(super) fn seconds_until(at: Instant, now: Instant) -> u32 {
-    let left = at.saturating_duration_since(now);
-    let whole = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-    u32::try_from(whole).unwrap_or(u32::MAX).max(1)
 }
