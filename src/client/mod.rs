@@ -50,8 +50,8 @@ pub use config::{ClientConfig, TopicConfig, WillConfig};
 pub use error::{ClientError, InvalidOption, Phase, Refusal, Rejection};
 pub use message::{Flow, Published, ReceivedMessage};
 pub use options::{
-    ConnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription, TlsOptions,
-    TopicDefaults, WillOptions,
+    ConnectOptions, DisconnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription,
+    TlsOptions, TopicDefaults, WillOptions,
 };
 pub use token::Token;
 
@@ -407,7 +407,23 @@ impl Client {
     /// Until the server closes the connection, which it does when it has read DISCONNECT: for a second at most, or for
     /// the [`write_timeout`](ConnectOptions::write_timeout) when it was slow to take what was sent before.
     pub fn disconnect(&self) -> Result<(), ClientError> {
-        if self.shared().disconnect() {
+        self.disconnect_with(DisconnectOptions::new())
+    }
+
+    /// As [`disconnect`](Self::disconnect), with what MQTT 5.0 can say at the end. Before 5.0 the options but
+    /// [`publish_will`](DisconnectOptions::publish_will) are left out.
+    ///
+    /// # Errors
+    /// [`ClientError::InvalidOption`]: the session was to end with the connection and cannot be kept now, or the Will is
+    /// to be published and the version has no words for that. [`ClientError::Unsendable`]: a text is too long. The
+    /// connection stays.
+    ///
+    /// # Blocking
+    /// As `disconnect`.
+    ///
+    /// Source: MQTT 5.0 §3.14.
+    pub fn disconnect_with(&self, options: DisconnectOptions) -> Result<(), ClientError> {
+        if self.shared().disconnect(options)? {
             self.shared()
                 .tell(&StateEvent::Disconnected { error: None });
         } else {
@@ -490,7 +506,7 @@ impl fmt::Debug for Client {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.disconnect();
+        let _ = self.shared.disconnect(DisconnectOptions::new());
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::{Client, ClientError, StateEvent};
+use crate::proto::packet::disconnect::DisconnectProperties;
 use crate::proto::packet::publish::PublishProperties;
 use crate::proto::packet::{RetainHandling, SubscriptionOptions, UserProperty};
 use crate::proto::{ProtocolVersion, QoS};
@@ -668,6 +669,21 @@ impl PublishOptions {
         self
     }
 
+    /// MQTT 5.0: the Topic Alias to send it with, 1 to the server's Topic Alias Maximum. Default: the client chooses.
+    #[must_use]
+    pub fn topic_alias(mut self, alias: u16) -> Self {
+        self.properties_mut().topic_alias = Some(alias);
+        self
+    }
+
+    /// MQTT 5.0: all properties at once, in the place of what was set before. Subscription Identifiers are the server's
+    /// and are not sent.
+    #[must_use]
+    pub fn properties(mut self, properties: PublishProperties) -> Self {
+        self.properties = Some(Box::new(properties));
+        self
+    }
+
     fn properties_mut(&mut self) -> &mut PublishProperties {
         self.properties.get_or_insert_default()
     }
@@ -864,6 +880,55 @@ impl SubscribeOptions {
         value: impl Into<ByteString>,
     ) -> Self {
         self.user_properties.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// How to end a connection; see [`Client::disconnect_with`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DisconnectOptions {
+    pub(crate) publish_will: bool,
+    pub(crate) properties: DisconnectProperties,
+}
+
+impl DisconnectOptions {
+    /// Nothing set: an ordinary end.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// MQTT 5.0: the server is to publish the Will nevertheless. Default: it is not.
+    #[must_use]
+    pub fn publish_will(mut self) -> Self {
+        self.publish_will = true;
+        self
+    }
+
+    /// MQTT 5.0: how long the server keeps the session from now on, in whole seconds; `Duration::MAX` = for ever.
+    /// Default: as CONNECT said. A session that was to end with the connection cannot be prolonged.
+    #[must_use]
+    pub fn session_expiry(mut self, expiry: Duration) -> Self {
+        self.properties.session_expiry_interval = Some(whole_seconds(expiry));
+        self
+    }
+
+    /// MQTT 5.0: a Reason String, for the server's log.
+    #[must_use]
+    pub fn reason_string(mut self, reason: impl Into<ByteString>) -> Self {
+        self.properties.reason_string = Some(reason.into());
+        self
+    }
+
+    /// MQTT 5.0: adds a User Property.
+    #[must_use]
+    pub fn user_property(
+        mut self,
+        name: impl Into<ByteString>,
+        value: impl Into<ByteString>,
+    ) -> Self {
+        let properties = &mut self.properties.user_properties;
+        properties.push((name.into(), value.into()));
         self
     }
 }

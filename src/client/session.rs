@@ -772,7 +772,15 @@ impl Session {
         if let Some(reason) = self.limits.refuses(head.qos, head.retain) {
             return Err(ClientError::NotAvailable(reason));
         }
-        let alias = self.aliases_out.assign(head.topic);
+        let chosen = head.properties.and_then(|p| p.topic_alias);
+        let alias = match chosen.filter(|_| self.version.has_properties()) {
+            // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+            Some(alias) if alias == 0 || alias > self.limits.topic_alias_maximum => {
+                return Err(ClientError::NotAvailable(ReasonCode::TopicAliasInvalid));
+            }
+            Some(alias) => self.aliases_out.assign_as(alias, head.topic),
+            None => self.aliases_out.assign(head.topic),
+        };
         let (topic, topic_alias) = match alias {
             AliasUse::None => return self.put_plain_head(head, payload_bytes, out),
             AliasUse::New(alias) => (head.topic, alias),

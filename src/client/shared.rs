@@ -20,7 +20,9 @@ use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::inbox::{Inbox, Wait};
-use super::options::{ConnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription};
+use super::options::{
+    ConnectOptions, DisconnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription,
+};
 use super::session::{Answer, Effects, Publication, Session};
 use super::token::{Slot, Token};
 use super::{
@@ -560,14 +562,16 @@ impl Shared {
         self.notify();
     }
 
-    /// See [`Client::disconnect`](super::Client::disconnect). False: there was nothing to disconnect.
+    /// See [`Client::disconnect_with`](super::Client::disconnect_with). False: there was nothing to disconnect.
     // BLOCKS: until the server closes the connection, for a short while.
-    pub(crate) fn disconnect(&self) -> bool {
+    pub(crate) fn disconnect(&self, options: DisconnectOptions) -> Result<bool, ClientError> {
         let mut effects = Effects::default();
         let mut core = self.lock();
         if core.state == ClientState::Disconnected {
-            return false;
+            return Ok(false);
         }
+        let ends_now = options.properties.session_expiry_interval == Some(0);
+        let goodbye = self.goodbye(options, &core)?;
         core.state = ClientState::Disconnected;
         core.ended = Some(ClientError::NotConnected);
         core.driver += 1;
@@ -582,23 +586,62 @@ impl Shared {
             .give_up(&ClientError::NotConnected, &mut effects);
         drop(core);
         effects.tell();
-        if self.session_is_kept() {
+        if self.session_is_kept() && !ends_now {
             // The server has them still, and sends them when the session goes on.
             self.inbox.retract();
         }
-        let outbox = link.map(|link| self.say_goodbye(link, &client_id));
+        let outbox = link.map(|link| self.say_goodbye(link, &client_id, &goodbye));
         self.inbox.close(ClientError::NotConnected);
         self.notify();
         if let Some(outbox) = outbox {
             self.linger(connection, &outbox);
         }
-        true
+        Ok(true)
     }
 
-    fn say_goodbye(&self, mut link: Link, client_id: &ByteString) -> Arc<Outbox> {
-        let disconnect = Packet::Disconnect(Box::new(Disconnect::new(ReasonCode::Success)));
-        let encoded = codec::encode(&disconnect, self.options.version, link.pending.bytes_mut());
-        debug_assert!(encoded.is_ok(), "{encoded:?}");
+    /// The DISCONNECT, encoded.
+    fn goodbye(&self, options: DisconnectOptions, core: &Core) -> Result<Vec<u8>, ClientError> {
+        let version = self.options.version;
+        if options.publish_will && !version.has_reason_codes() {
+            return Err(ClientError::invalid(
+                "publish_will",
+                format!("{version} has no way to ask for it"),
+            ));
+        }
+        let longer = options.properties.session_expiry_interval > Some(0);
+        if longer && version.has_properties() && !self.was_to_be_kept(core) {
+            return Err(ClientError::invalid(
+                "session_expiry",
+                "the session was to end with the connection",
+            ));
+        }
+        let reason = if options.publish_will {
+            ReasonCode::DisconnectWithWill
+        } else {
+            ReasonCode::Success
+        };
+        let disconnect = Packet::Disconnect(Box::new(Disconnect {
+            reason,
+            properties: options.properties,
+        }));
+        let mut encoded = Vec::new();
+        codec::encode(&disconnect, version, &mut encoded)?;
+        // [MQTT-3.2.2-15]
+        let most = core.result.properties.maximum_packet_size;
+        if most.is_some_and(|most| encoded.len() as u64 > u64::from(most)) {
+            return Err(ClientError::NotAvailable(ReasonCode::PacketTooLarge));
+        }
+        Ok(encoded)
+    }
+
+    /// CONNECT asked the server to keep the session: only then may DISCONNECT. MQTT 5.0 §3.14.2.2.2
+    fn was_to_be_kept(&self, core: &Core) -> bool {
+        let expiry = self.options.session_expiry;
+        expiry.map_or(!core.clean_start, |seconds| seconds > 0)
+    }
+
+    fn say_goodbye(&self, mut link: Link, client_id: &ByteString, goodbye: &[u8]) -> Arc<Outbox> {
+        link.pending.bytes_mut().extend_from_slice(goodbye);
         if packet_log::is_on() {
             packet_log::sent(client_id, self.options.version, &link.pending);
         }

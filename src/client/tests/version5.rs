@@ -218,3 +218,66 @@ fn clean_start_holds_for_the_first_connection_of_a_kept_session() {
     drop(client);
     assert_eq!(server.join().unwrap(), (true, false));
 }
+
+#[test]
+fn a_chosen_alias_is_sent_and_then_stands_for_the_topic() {
+    let (url, server) = serve(|server| {
+        let with_aliases = connack(|properties| properties.topic_alias_maximum = Some(10));
+        let (mut peer, _) = server.welcome_with(with_aliases);
+        [(); 2].map(|()| {
+            let publish = peer.publish();
+            let properties = publish.properties.unwrap();
+            (publish.topic.to_string(), properties.topic_alias)
+        })
+    });
+    let client = options5().connect(&url).unwrap();
+    let aliased = |alias| PublishOptions::from(QOS0).topic_alias(alias);
+    client.publish("t", "1", aliased(9)).unwrap();
+    client.publish("t", "2", aliased(9)).unwrap();
+    let refused = client.publish("t", "3", aliased(11)).unwrap_err();
+    assert_eq!(refused.reason(), Some(ReasonCode::TopicAliasInvalid));
+    let seen = server.join().unwrap();
+    assert_eq!(seen, [("t".to_owned(), Some(9)), (String::new(), Some(9))]);
+}
+
+#[test]
+fn the_goodbye_says_what_the_program_wants() {
+    let (url, server) = serve(|server| server.welcome(false).0.until_end());
+    let client = options5()
+        .session_expiry(Duration::from_secs(60))
+        .connect(&url)
+        .unwrap();
+    let options = DisconnectOptions::new()
+        .publish_will()
+        .session_expiry(Duration::from_secs(5))
+        .reason_string("lunch")
+        .user_property("a", "b");
+    client.disconnect_with(options).unwrap();
+    let Some(Packet::Disconnect(last)) = server.join().unwrap() else {
+        panic!("no DISCONNECT");
+    };
+    assert_eq!(last.reason, ReasonCode::DisconnectWithWill);
+    assert_eq!(last.properties.session_expiry_interval, Some(5));
+    assert_eq!(last.properties.reason_string.as_deref(), Some("lunch"));
+    assert_eq!(last.properties.user_properties.len(), 1);
+}
+
+#[test]
+fn a_goodbye_that_cannot_be_said_is_refused() {
+    let (url, server) = serve(|server| {
+        let small = connack(|properties| properties.maximum_packet_size = Some(20));
+        server.welcome_with(small).0.until_end()
+    });
+    let client = options5().connect(&url).unwrap();
+    let longer = DisconnectOptions::new().session_expiry(Duration::from_secs(5));
+    assert!(matches!(
+        client.disconnect_with(longer),
+        Err(ClientError::InvalidOption(_))
+    ));
+    let wordy = DisconnectOptions::new().reason_string("more than twenty bytes");
+    let refused = client.disconnect_with(wordy).unwrap_err();
+    assert_eq!(refused.reason(), Some(ReasonCode::PacketTooLarge));
+    client.disconnect().unwrap();
+    let last = server.join().unwrap();
+    assert!(matches!(last, Some(Packet::Disconnect(_))), "{last:?}");
+}

@@ -142,6 +142,34 @@ impl AliasesOut {
         AliasUse::New(alias)
     }
 
+    /// How to send the next PUBLISH to `topic` with this very alias, 1 to the peer's Topic Alias Maximum. It must then be
+    /// sent, or the alias [forgotten](Self::forget). An alias above the maximum given to [`new`](Self::new) is not
+    /// remembered, and goes with the topic each time.
+    pub fn assign_as(&mut self, alias: u16, topic: &str) -> AliasUse {
+        if alias == 0 || alias > self.max {
+            return AliasUse::New(alias);
+        }
+        match self.by_topic.get(topic) {
+            Some(&known) if known == alias => {
+                self.touch(alias);
+                return AliasUse::Known(alias);
+            }
+            Some(&other) => self.forget(other),
+            None => {}
+        }
+        while self.entries.len() < usize::from(alias) {
+            self.free_or_oldest();
+        }
+        self.forget(alias);
+        let topic: Arc<str> = topic.into();
+        if let Some(entry) = self.entry(alias) {
+            entry.topic = Arc::clone(&topic);
+        }
+        self.by_topic.insert(topic, alias);
+        self.touch(alias);
+        AliasUse::New(alias)
+    }
+
     /// The PUBLISH that was to set `alias` was not sent: the peer does not know what it stands for.
     pub fn forget(&mut self, alias: u16) {
         if let Some(entry) = self.entry(alias) {
@@ -264,6 +292,23 @@ mod tests {
         assert_eq!(aliases.assign("topic/a"), AliasUse::New(2));
         assert_eq!(aliases.assign("topic/b"), AliasUse::New(1));
         assert_eq!(aliases.assign("topic/a"), AliasUse::Known(2));
+    }
+
+    #[test]
+    fn an_alias_may_be_chosen() {
+        let mut aliases = AliasesOut::new(3);
+        assert_eq!(aliases.assign_as(3, "t"), AliasUse::New(3));
+        assert_eq!(aliases.assign_as(3, "t"), AliasUse::Known(3));
+        assert_eq!(aliases.assign("topic/a"), AliasUse::New(1));
+        // Another alias for the same topic, and another topic for the same alias.
+        assert_eq!(aliases.assign_as(2, "topic/a"), AliasUse::New(2));
+        assert_eq!(aliases.assign("topic/a"), AliasUse::Known(2));
+        assert_eq!(aliases.assign_as(2, "topic/b"), AliasUse::New(2));
+        assert_eq!(aliases.assign("topic/b"), AliasUse::Known(2));
+        assert_eq!(aliases.assign("topic/a"), AliasUse::New(3));
+        // What is not remembered is sent whole.
+        assert_eq!(aliases.assign_as(4, "t"), AliasUse::New(4));
+        assert_eq!(aliases.assign_as(4, "t"), AliasUse::New(4));
     }
 
     proptest! {
