@@ -11,7 +11,7 @@ use super::config::Config;
 use super::connection::Services;
 use super::metrics::MetricsSnapshot;
 use super::plugin::{ContextError, PluginContext, SessionInfo, SubscriptionInfo};
-use super::router::command::{Command, Injection, RequestedFilter};
+use super::router::command::{Command, Goodbye, Injection, RequestedFilter};
 use super::router::inspect::{Query, RouterStats};
 use crate::proto::packet::SubscriptionOptions;
 use crate::proto::{Message, QoS, ReasonCode, TopicFilter, TopicName, topic};
@@ -94,11 +94,11 @@ impl BrokerContext {
     /// [`ContextError::Stopped`].
     pub fn disconnect_client(&self, client_id: &str) -> Result<bool, ContextError> {
         self.ask(|reply| {
-            Query::Disconnect(
-                ByteString::from(client_id),
+            let goodbye = Goodbye::new(
                 ReasonCode::AdministrativeAction,
-                reply,
-            )
+                "closed by who runs the broker: connecting again is allowed",
+            );
+            Query::Disconnect(ByteString::from(client_id), goodbye, reply)
         })
     }
 

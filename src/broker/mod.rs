@@ -50,7 +50,7 @@ use self::memory::MemoryWatch;
 use self::metrics::Metrics;
 use self::plugin::Plugin;
 use self::plugin::PluginHost;
-use self::router::command::Command;
+use self::router::command::{Command, Goodbye};
 use self::router::{Router, RouterSettings};
 use crate::outbox::Outbox;
 use crate::proto::ReasonCode;
@@ -453,10 +453,10 @@ impl Running {
         }
         self.services.half_open.close_all();
         // BLOCKS: on the router's inbox.
-        let _ = self
-            .services
-            .router
-            .send(Command::Shutdown(ReasonCode::ServerShuttingDown));
+        let _ = self.services.router.send(Command::Shutdown(Goodbye::new(
+            ReasonCode::ServerShuttingDown,
+            "the broker stops: connect again later",
+        )));
         join(self.router);
         for flusher in self.flushers {
             join(flusher);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::command::{Attach, DetachCause, Origin, SessionExpiry};
+use super::command::{Attach, DetachCause, Goodbye, Origin, SessionExpiry};
 use super::link::{Link, Payload};
 use super::publication::Publication;
 use super::session::{LastConnection, Session};
@@ -70,7 +70,11 @@ impl Router {
                 session.client_id.escape_debug()
             );
             // [MQTT-3.1.4-3]
-            self.end_link(slot, ReasonCode::SessionTakenOver);
+            let goodbye = Goodbye::new(
+                ReasonCode::SessionTakenOver,
+                "another connection uses this client identifier: each client needs one of its own",
+            );
+            self.end_link(slot, &goodbye);
             let delayed = self
                 .sessions
                 .session(slot)?
@@ -161,18 +165,6 @@ impl Router {
         self.close_session(origin.slot, cause, now);
     }
 
-    /// Ends the connection of a client that broke the protocol, with the Reason Code that tells it so.
-    pub(super) fn expel(&mut self, slot: SessionSlot, reason: ReasonCode, now: Instant) {
-        self.end_link(slot, reason);
-        self.close_session(
-            slot,
-            DetachCause::Abnormal {
-                session_expiry: None,
-            },
-            now,
-        );
-    }
-
     fn fire_for_client(&self, slot: SessionSlot, event: impl FnOnce(Arc<SessionInfo>) -> Event) {
         if let Some(session) = self
             .sessions
@@ -184,7 +176,7 @@ impl Router {
     }
 
     /// What happens to a session without its link: the will, and the time it still has.
-    fn close_session(&mut self, slot: SessionSlot, cause: DetachCause, now: Instant) {
+    pub(super) fn close_session(&mut self, slot: SessionSlot, cause: DetachCause, now: Instant) {
         let Some(session) = self.sessions.session_mut(slot) else {
             return;
         };

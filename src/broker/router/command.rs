@@ -15,7 +15,9 @@ use crate::outbox::Outbox;
 use crate::proto::packet::connack::Connack;
 use crate::proto::packet::publish::PublishProperties;
 use crate::proto::packet::{Packet, Publish, SubscriptionOptions, Will};
-use crate::proto::{PacketId, ProtocolVersion, QoS, ReasonCode, ShareName, TopicFilter, TopicName};
+use crate::proto::{
+    PacketId, ProtocolError, ProtocolVersion, QoS, ReasonCode, ShareName, TopicFilter, TopicName,
+};
 
 /// Names a connection. Never used twice in the life of a broker, so a late message of a dead connection is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,8 +53,38 @@ pub(crate) enum Command {
     Query(Query),
     /// The settings or access rules changed.
     Reload(Box<super::RouterSettings>, Arc<AuthChains>),
-    /// End every connection with this reason and stop.
-    Shutdown(ReasonCode),
+    /// End every connection and stop.
+    Shutdown(Goodbye),
+}
+
+/// What DISCONNECT says when the broker ends a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Goodbye {
+    pub(crate) reason: ReasonCode,
+    /// Reason String: what the client, or who runs it, can do.
+    pub(crate) text: ByteString,
+    /// Where the client is to go.
+    pub(crate) server_reference: Option<ByteString>,
+}
+
+impl Goodbye {
+    pub(crate) fn new(reason: ReasonCode, text: &'static str) -> Self {
+        Self {
+            reason,
+            text: ByteString::from_static(text),
+            server_reference: None,
+        }
+    }
+}
+
+impl From<ProtocolError> for Goodbye {
+    fn from(error: ProtocolError) -> Self {
+        Self {
+            reason: error.reason(),
+            text: ByteString::from(error.to_string()),
+            server_reference: None,
+        }
+    }
 }
 
 /// An authenticated CONNECT.

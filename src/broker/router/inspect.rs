@@ -7,10 +7,10 @@ use bytestring::ByteString;
 use crossbeam_channel::Sender;
 
 use super::Router;
-use super::command::RequestedFilter;
+use super::command::{Goodbye, RequestedFilter};
 use super::session::Session;
 use crate::broker::plugin::{SessionInfo, SubscriptionInfo};
-use crate::proto::{Message, ReasonCode, TopicFilter};
+use crate::proto::{Message, TopicFilter};
 
 /// A question, with the channel for its answer.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) enum Query {
     /// Subscribes a session; the answer says whether it exists and had room.
     Subscribe(ByteString, Box<RequestedFilter>, Sender<bool>),
     /// Closes a client's connection with a reason; the answer says whether it was online.
-    Disconnect(ByteString, ReasonCode, Sender<bool>),
+    Disconnect(ByteString, Goodbye, Sender<bool>),
 }
 
 /// Current values of the router's state.
@@ -93,14 +93,14 @@ impl Router {
                 });
                 let _ = reply.try_send(made);
             }
-            Query::Disconnect(client_id, reason, reply) => {
+            Query::Disconnect(client_id, goodbye, reply) => {
                 let online = self.sessions.find(&client_id).filter(|slot| {
                     self.sessions
                         .session(*slot)
                         .is_some_and(|session| session.link.is_some())
                 });
                 if let Some(slot) = online {
-                    self.expel(slot, reason, now);
+                    self.expel(slot, &goodbye, now);
                 }
                 let _ = reply.try_send(online.is_some());
             }

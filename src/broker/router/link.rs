@@ -9,8 +9,9 @@ use super::command::ConnectionId;
 use crate::outbox::{OutBuf, Outbox, SHARE_FROM_BYTES};
 use crate::proto::flow::alias::{AliasUse, AliasesOut};
 use crate::proto::packet::Packet;
+use crate::proto::packet::ack::{Ack, AckProperties, encode_bare};
 use crate::proto::packet::publish::{PublishHead, PublishProperties, encode_head, publish_size};
-use crate::proto::{PacketId, PacketType, ProtocolVersion, QoS, ReasonCode, codec};
+use crate::proto::{EncodeError, PacketId, PacketType, ProtocolVersion, QoS, ReasonCode, codec};
 
 /// What a Topic Alias adds to a PUBLISH.
 const TOPIC_ALIAS_BYTES: usize = 3;
@@ -153,7 +154,7 @@ impl Link {
         }
     }
 
-    /// Appends a packet that is not a PUBLISH.
+    /// Appends a packet that is not a PUBLISH, as it is: CONNACK was fitted by who made it.
     pub(super) fn push_packet(&mut self, packet: &Packet) {
         if let Err(error) = codec::encode(packet, self.version, self.pending.bytes_mut()) {
             log::debug!(
@@ -161,6 +162,45 @@ impl Link {
                 self.connection
             );
         }
+    }
+
+    /// Appends a packet that may carry a Reason String: without it where the client wants none [MQTT-3.1.2-29] or
+    /// takes no packet so large. `false`: the client does not even take it so, and nothing is appended.
+    ///
+    /// Source: MQTT 5.0 §3.1.2.11.4 [MQTT-3.1.2-24], [MQTT-3.4.2-2], [MQTT-3.5.2-2], [MQTT-3.6.2-2], [MQTT-3.7.2-2],
+    /// [MQTT-3.9.2-1], [MQTT-3.11.2-1], [MQTT-3.14.2-3].
+    pub(super) fn push_explained(
+        &mut self,
+        text: Option<ByteString>,
+        encode: impl Fn(Option<ByteString>, ProtocolVersion, &mut Vec<u8>) -> Result<(), EncodeError>,
+    ) -> bool {
+        let text = text.filter(|_| self.problem_information && self.version.has_reason_codes());
+        text.is_some_and(|text| self.push_fitting(|version, out| encode(Some(text), version, out)))
+            || self.push_fitting(|version, out| encode(None, version, out))
+    }
+
+    /// Appends what `encode` writes, unless the client takes no packet so large.
+    fn push_fitting(
+        &mut self,
+        encode: impl FnOnce(ProtocolVersion, &mut Vec<u8>) -> Result<(), EncodeError>,
+    ) -> bool {
+        let out = self.pending.bytes_mut();
+        let start = out.len();
+        let encoded = encode(self.version, out);
+        let fits = out.len() - start <= self.maximum_packet_size;
+        if let Err(error) = &encoded {
+            log::debug!("connection {}: cannot send: {error}", self.connection);
+        }
+        if !fits {
+            out.truncate(start);
+        }
+        fits && encoded.is_ok()
+    }
+
+    /// Whether the client takes a SUBACK or UNSUBACK with so many Reason Codes.
+    pub(super) fn takes_reasons(&self, count: usize) -> bool {
+        // Fixed header, packet identifier, no properties.
+        self.maximum_packet_size == usize::MAX || count + 8 <= self.maximum_packet_size
     }
 
     /// Appends an acknowledgement. A reason other than success, and its text, go out where the version can carry them.
@@ -171,25 +211,26 @@ impl Link {
         reason: ReasonCode,
         text: Option<&'static str>,
     ) {
-        use crate::proto::packet::ack::{Ack, AckProperties, encode_bare};
         if reason == ReasonCode::Success || !self.version.has_reason_codes() {
             encode_bare(kind, packet_id, self.pending.bytes_mut());
             return;
         }
-        let mut ack = Ack::new(packet_id, reason);
-        if let Some(text) = text.filter(|_| self.problem_information) {
-            ack.properties = Some(Box::new(AckProperties {
-                reason_string: Some(ByteString::from_static(text)),
-                user_properties: Vec::new(),
-            }));
-        }
-        if let Err(error) = ack.encode(kind, self.version, self.pending.bytes_mut()) {
-            log::debug!(
-                "connection {}: cannot send {ack:?}: {error}",
-                self.connection
-            );
-        }
+        self.push_explained(text.map(ByteString::from_static), |text, version, out| {
+            let mut ack = Ack::new(packet_id, reason);
+            ack.properties = explained(text);
+            ack.encode(kind, version, out)
+        });
     }
+}
+
+/// Properties that are a Reason String alone.
+pub(super) fn explained(text: Option<ByteString>) -> Option<Box<AckProperties>> {
+    text.map(|text| {
+        Box::new(AckProperties {
+            reason_string: Some(text),
+            user_properties: Vec::new(),
+        })
+    })
 }
 
 /// Whole seconds until `at`, at least 1: an expired message is not sent at all.

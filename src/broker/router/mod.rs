@@ -6,6 +6,7 @@
 
 mod attach;
 pub(crate) mod command;
+mod goodbye;
 pub(crate) mod inspect;
 mod link;
 #[cfg(feature = "internals")]
@@ -39,7 +40,6 @@ use crate::broker::plugin::{Event, PluginHost};
 use crate::broker::sys::{Clock, SysReport};
 use crate::outbox::Outbox;
 use crate::proto::packet::Packet;
-use crate::proto::packet::disconnect::{Disconnect, DisconnectProperties};
 use crate::proto::{Decoder, PacketType, ReasonCode};
 
 /// Commands taken before the outboxes are flushed.
@@ -96,6 +96,9 @@ pub(crate) struct Router {
     peak_online: usize,
     stopping: bool,
 }
+
+/// What a client is told whose PUBREC or PUBREL belongs to no message in flight.
+const UNKNOWN_ID: &str = "no message is in flight under this packet identifier: it is complete, or its session has ended";
 
 /// How often expired retained messages are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -191,7 +194,7 @@ impl Router {
             Command::Inject(injection) => self.handle_inject(&injection, now),
             Command::Query(query) => self.handle_query(query, now),
             Command::Reload(settings, chains) => self.handle_reload(settings, chains, now),
-            Command::Shutdown(reason) => self.handle_shutdown(reason),
+            Command::Shutdown(goodbye) => self.handle_shutdown(&goodbye),
         }
     }
 
@@ -255,19 +258,19 @@ impl Router {
                             PacketType::Pubrel,
                             ack.packet_id,
                             reason,
-                            None,
+                            Some(UNKNOWN_ID),
                         );
                     }
                 }
             }
             Packet::Pubrel(ack) => {
-                let reason = if session.incoming.on_pubrel(ack.packet_id) {
-                    ReasonCode::Success
+                let (reason, text) = if session.incoming.on_pubrel(ack.packet_id) {
+                    (ReasonCode::Success, None)
                 } else {
-                    ReasonCode::PacketIdentifierNotFound
+                    (ReasonCode::PacketIdentifierNotFound, Some(UNKNOWN_ID))
                 };
                 self.sessions
-                    .acknowledge(slot, PacketType::Pubcomp, ack.packet_id, reason, None);
+                    .acknowledge(slot, PacketType::Pubcomp, ack.packet_id, reason, text);
                 return;
             }
             Packet::Pubcomp(ack) => {
@@ -305,35 +308,6 @@ impl Router {
         }
         self.sessions.settings = settings;
         self.sessions.chains = chains;
-    }
-
-    fn handle_shutdown(&mut self, reason: ReasonCode) {
-        let slots: Vec<SessionSlot> = self.sessions.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.end_link(slot, reason);
-        }
-        self.stopping = true;
-    }
-
-    /// Says goodbye to a client and lets go of its link. The session stays as it is.
-    fn end_link(&mut self, slot: SessionSlot, reason: ReasonCode) {
-        let Some(session) = self.sessions.session_mut(slot) else {
-            return;
-        };
-        let Some(mut link) = session.unlink() else {
-            return;
-        };
-        self.sessions.online -= 1;
-        if link.version.has_server_disconnect() {
-            let properties = DisconnectProperties::default();
-            link.push_packet(&Packet::Disconnect(Box::new(Disconnect {
-                reason,
-                properties,
-            })));
-            self.sessions.count_packets_sent(1);
-        }
-        self.sessions.count_bytes_sent(link.pending.len());
-        link.outbox.close_with(&mut link.pending);
     }
 
     fn end_batch(&mut self, now: Instant) {

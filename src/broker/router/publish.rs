@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Router;
-use super::command::{Injection, Origin, PublishSpan, Refusal};
+use super::command::{Goodbye, Injection, Origin, PublishSpan, Refusal};
 use super::link::Payload;
 use super::publication::{Frame, Publication};
 use super::session::Session;
@@ -121,7 +121,7 @@ impl Router {
                     session.client_id.escape_debug()
                 );
                 self.metrics.protocol_errors.increment();
-                self.expel(origin.slot, error.reason(), now);
+                self.expel(origin.slot, &error.into(), now);
                 return;
             }
             // [MQTT-4.3.3-10]
@@ -139,7 +139,7 @@ impl Router {
             Ok(Verdict::IdInUse) => {
                 if has_reasons {
                     let reason = ReasonCode::PacketIdentifierInUse;
-                    let text = Some("a QoS 2 message holds this packet identifier");
+                    let text = Some(ID_IN_USE);
                     self.sessions.acknowledge(
                         origin.slot,
                         PacketType::Puback,
@@ -148,7 +148,8 @@ impl Router {
                         text,
                     );
                 } else {
-                    self.expel(origin.slot, ReasonCode::PacketIdentifierInUse, now);
+                    let goodbye = Goodbye::new(ReasonCode::PacketIdentifierInUse, ID_IN_USE);
+                    self.expel(origin.slot, &goodbye, now);
                 }
                 return;
             }
@@ -160,12 +161,14 @@ impl Router {
         } else if routed.not_retained {
             (
                 ReasonCode::QuotaExceeded,
-                Some("the broker keeps no more retained messages"),
+                Some(
+                    "not retained, because the broker keeps no more: clear some, or publish without RETAIN",
+                ),
             )
         } else if routed.queues_full > 0 && self.sessions.settings.queue_full == QueueFull::Reject {
             (
                 ReasonCode::QuotaExceeded,
-                Some("the queue of a subscriber is full"),
+                Some("the queue of a subscriber is full: publish again later"),
             )
         } else if routed.matched == 0 {
             (ReasonCode::NoMatchingSubscribers, None)
@@ -205,7 +208,7 @@ impl Router {
         match session.incoming.on_publish(packet_id, refusal.qos) {
             Err(error) => {
                 self.metrics.protocol_errors.increment();
-                self.expel(origin.slot, error.reason(), now);
+                self.expel(origin.slot, &error.into(), now);
                 return;
             }
             Ok(Verdict::Deliver) => {
@@ -222,13 +225,12 @@ impl Router {
         } else {
             PacketType::Puback
         };
-        self.sessions.acknowledge(
-            origin.slot,
-            kind,
-            packet_id,
-            reason,
-            Some(refusal.text).filter(|_| reason == refusal.reason),
-        );
+        let text = match reason {
+            ReasonCode::PacketIdentifierInUse => ID_IN_USE,
+            _ => refusal.text,
+        };
+        self.sessions
+            .acknowledge(origin.slot, kind, packet_id, reason, Some(text));
     }
 
     pub(super) fn handle_inject(&mut self, injection: &Injection, now: Instant) {
@@ -364,6 +366,10 @@ impl Router {
         }
     }
 }
+
+/// What a client is told that uses a packet identifier again too early.
+const ID_IN_USE: &str =
+    "a QoS 2 message holds this packet identifier until its PUBCOMP: use another one";
 
 pub(super) fn set_properties<'a>(
     publication: &mut Publication<'a>,

@@ -5,12 +5,12 @@ use std::time::Instant;
 use bytestring::ByteString;
 
 use super::Router;
-use super::command::{RequestedFilter, SubscribeRequest, UnsubscribeRequest};
+use super::command::{Goodbye, RequestedFilter, SubscribeRequest, UnsubscribeRequest};
+use super::link::explained;
 use super::session::{Replay, Subscribed};
 use super::subscriptions::{SessionSlot, Subscription};
 use crate::broker::plugin::Event;
-use crate::proto::packet::ack::AckProperties;
-use crate::proto::packet::{Packet, RetainHandling, Suback, Unsuback};
+use crate::proto::packet::{RetainHandling, Suback, Unsuback};
 use crate::proto::{QoS, ReasonCode};
 
 impl Router {
@@ -23,6 +23,9 @@ impl Router {
         request: &SubscribeRequest,
         now: Instant,
     ) {
+        if !self.takes_answer(slot, request.filters.len(), now) {
+            return;
+        }
         let mut reasons = Vec::with_capacity(request.filters.len());
         let mut text = request.reason_string;
         for filter in &request.filters {
@@ -31,7 +34,9 @@ impl Router {
                 Ok(requested) => {
                     let reason = self.subscribe(slot, requested, request.id);
                     if reason == ReasonCode::QuotaExceeded {
-                        text = Some("the limit of subscriptions is reached");
+                        text = Some(
+                            "the limit of subscriptions is reached: unsubscribe from others first",
+                        );
                     }
                     reason
                 }
@@ -41,19 +46,32 @@ impl Router {
         let Some(link) = self.sessions.touch(slot) else {
             return;
         };
-        let properties = text.filter(|_| link.problem_information).map(|text| {
-            Box::new(AckProperties {
-                reason_string: Some(ByteString::from_static(text)),
-                user_properties: Vec::new(),
-            })
+        link.push_explained(text.map(ByteString::from_static), |text, version, out| {
+            let suback = Suback {
+                packet_id: request.packet_id,
+                reasons: reasons.clone(),
+                properties: explained(text),
+            };
+            suback.encode(version, out)
         });
-        link.push_packet(&Packet::Suback(Box::new(Suback {
-            packet_id: request.packet_id,
-            reasons,
-            properties,
-        })));
         self.sessions.count_packets_sent(1);
         self.sessions.pump(slot, &self.retained, now);
+    }
+
+    /// Whether a client takes the answer with so many Reason Codes. If not, nothing may be done that it would not hear
+    /// of: its connection ends. [MQTT-3.1.2-24]
+    fn takes_answer(&mut self, slot: SessionSlot, reasons: usize, now: Instant) -> bool {
+        let session = self.sessions.session(slot);
+        let link = session.and_then(|session| session.link.as_ref());
+        let takes = link.is_none_or(|link| link.takes_reasons(reasons));
+        if !takes {
+            let goodbye = Goodbye::new(
+                ReasonCode::PacketTooLarge,
+                "the answer is larger than the client's Maximum Packet Size: send fewer filters at a time",
+            );
+            self.expel(slot, &goodbye, now);
+        }
+        takes
     }
 
     pub(super) fn subscribe(
@@ -137,6 +155,9 @@ impl Router {
         request: &UnsubscribeRequest,
         now: Instant,
     ) {
+        if !self.takes_answer(slot, request.filters.len(), now) {
+            return;
+        }
         let mut reasons = Vec::with_capacity(request.filters.len());
         for filter in &request.filters {
             reasons.push(match filter {
@@ -144,13 +165,24 @@ impl Router {
                 Ok(requested) => self.unsubscribe(slot, requested, now),
             });
         }
-        let packet_id = request.packet_id;
+        let text = if reasons.contains(&ReasonCode::TopicFilterInvalid) {
+            Some(
+                "a topic filter has too many levels or is too long, so nobody can be subscribed to it",
+            )
+        } else if reasons.contains(&ReasonCode::NoSubscriptionExisted) {
+            Some("unsubscribing takes the same text as subscribing, $share and share name included")
+        } else {
+            None
+        };
         if let Some(link) = self.sessions.touch(slot) {
-            link.push_packet(&Packet::Unsuback(Box::new(Unsuback {
-                packet_id,
-                reasons,
-                properties: None,
-            })));
+            link.push_explained(text.map(ByteString::from_static), |text, version, out| {
+                let unsuback = Unsuback {
+                    packet_id: request.packet_id,
+                    reasons: reasons.clone(),
+                    properties: explained(text),
+                };
+                unsuback.encode(version, out)
+            });
             self.sessions.count_packets_sent(1);
         }
     }

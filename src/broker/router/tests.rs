@@ -44,6 +44,7 @@ const PINGRESP: [u8; 2] = [0xD0, 0];
 const DISCONNECT: [u8; 2] = [0xE0, 0];
 const CLEAN_START: u8 = 0x02;
 /// Session Expiry Interval 100.
+const NO_PROBLEM_INFORMATION: [u8; 2] = [0x17, 0];
 const EXPIRY: [u8; 5] = [0x11, 0, 0, 0, 100];
 
 struct Peer(TcpStream);
@@ -162,7 +163,7 @@ fn a_message_sent_again_keeps_to_the_new_maximum_packet_size() {
 #[test]
 fn only_a_pubrec_of_success_is_answered_with_pubrel() {
     let (_broker, address) = start("");
-    let mut peer = Peer::connected(address, &connect("c", CLEAN_START, &[]));
+    let mut peer = Peer::connected(address, &connect("c", CLEAN_START, &NO_PROBLEM_INFORMATION));
     // Refused, with an identifier that is not in use: nothing follows.
     peer.send(&packet(0x50, &[0, 9, 0x97]));
     // Success, with an identifier that is not in use: Packet Identifier not found.

@@ -10,6 +10,7 @@ mod load;
 mod log;
 mod properties;
 mod publish;
+mod reasons;
 mod retain;
 mod session;
 mod shared;

@@ -1,0 +1,61 @@
+//! The end of a connection that the broker wants: DISCONNECT with its reason, then the close.
+
+use std::time::Instant;
+
+use super::Router;
+use super::command::{DetachCause, Goodbye};
+use super::subscriptions::SessionSlot;
+use crate::proto::packet::disconnect::{Disconnect, DisconnectProperties};
+
+impl Router {
+    /// Ends every connection, and the router with this batch. Sessions stay as they are.
+    pub(super) fn handle_shutdown(&mut self, goodbye: &Goodbye) {
+        let slots: Vec<SessionSlot> = self.sessions.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.end_link(slot, goodbye);
+        }
+        self.stopping = true;
+    }
+
+    /// Ends the connection of a client against its will, with the reason that tells it so.
+    pub(super) fn expel(&mut self, slot: SessionSlot, goodbye: &Goodbye, now: Instant) {
+        self.end_link(slot, goodbye);
+        self.close_session(
+            slot,
+            DetachCause::Abnormal {
+                session_expiry: None,
+            },
+            now,
+        );
+    }
+
+    /// Says goodbye to a client and lets go of its link. The session stays as it is.
+    pub(super) fn end_link(&mut self, slot: SessionSlot, goodbye: &Goodbye) {
+        let Some(session) = self.sessions.session_mut(slot) else {
+            return;
+        };
+        let Some(mut link) = session.unlink() else {
+            return;
+        };
+        self.sessions.online -= 1;
+        if link.version.has_server_disconnect() {
+            let text = Some(goodbye.text.clone());
+            let mut sent = link.push_explained(text, |reason_string, version, out| {
+                let properties = DisconnectProperties {
+                    reason_string,
+                    server_reference: goodbye.server_reference.clone(),
+                    ..DisconnectProperties::default()
+                };
+                let reason = goodbye.reason;
+                Disconnect { reason, properties }.encode(version, out)
+            });
+            if !sent && goodbye.server_reference.is_some() {
+                let bare = Disconnect::new(goodbye.reason);
+                sent = link.push_explained(None, |_, version, out| bare.encode(version, out));
+            }
+            self.sessions.count_packets_sent(u64::from(sent));
+        }
+        self.sessions.count_bytes_sent(link.pending.len());
+        link.outbox.close_with(&mut link.pending);
+    }
+}
