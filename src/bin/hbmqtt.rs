@@ -8,9 +8,12 @@ mod shared {
     pub(crate) mod log;
     pub(crate) mod log_file;
     pub(crate) mod manual;
+    pub(crate) mod program;
 }
 #[path = "hbmqtt/print.rs"]
 mod print;
+#[path = "hbmqtt/subcommand.rs"]
+mod subcommand;
 
 use std::io;
 use std::path::Path;
@@ -28,18 +31,20 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use shared::args::{self, Request, Table, Words};
+use shared::args::{Table, Words};
 use shared::exit::{self, Failure};
 use shared::log::Format;
 use shared::log_file::{self, LogFile, Reopen};
 use shared::manual;
+use shared::program::Program;
 
 /// Runs an MQTT broker for MQTT 3.1, 3.1.1 and 5.0. Without a configuration file it listens on 0.0.0.0:1883 and everyone
 /// may connect. SIGTERM and SIGINT end it, SIGHUP reads the configuration again and opens the log file anew.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     help_triggers("-h", "--help"),
-    usage = "[-c <config_file>] [-d] [more options]"
+    usage = "[-c <config_file>] [-d] [more options]
+       hbmqtt pub | sub | passwd ..."
 )]
 struct Args {
     /// the YAML configuration file; it replaces the default configuration
@@ -97,14 +102,21 @@ const TABLE: Table = Table {
     preferred: &["help", "version"],
     words: Words::Refused,
     property: None,
+    shorthands: &[],
     groups: &[],
     options_file: None,
     environment: &[],
 };
 
+const PROGRAM: Program = Program {
+    name: NAME,
+    table: &TABLE,
+    page: &PAGE,
+};
+
 const PAGE: manual::Page = manual::Page {
     summary: "MQTT broker",
-    synopsis: &["[-c FILE] [-d] [options]"],
+    synopsis: &["[-c FILE] [-d] [options]", "pub|sub|passwd ..."],
     statuses: &[
         ("0", "Ended by SIGTERM or SIGINT, or did what was asked."),
         (
@@ -133,28 +145,16 @@ const SHUTDOWN_TIME: Duration = Duration::from_secs(10);
 const HEALTH_TIME: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let arguments = std::env::args_os().skip(1);
-    let status =
-        args::parse::<Args>(NAME, &TABLE, arguments, None).and_then(|request| match request {
-            Request::Print(text) => exit::print(&text),
-            Request::Run(args) => run(&args),
-        });
-    match status {
-        Ok(status) => ExitCode::from(status),
-        Err(failure) => exit::report(NAME, &failure),
-    }
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    subcommand::run(NAME, &arguments).unwrap_or_else(|| PROGRAM.main(arguments, None, run))
 }
 
-fn run(args: &Args) -> Result<u8, Failure> {
-    let info = Args::get_args_info();
-    if args.version {
-        return exit::print(concat!(env!("CARGO_PKG_VERSION"), "\n"));
-    }
-    if let Some(shell) = &args.completions {
-        return exit::print(&manual::completions(NAME, shell, &info)?);
-    }
-    if args.man {
-        return exit::print(&manual::page(NAME, &info, &PAGE));
+#[expect(clippy::needless_pass_by_value, reason = "the form of every program")]
+fn run(args: Args) -> Result<u8, Failure> {
+    let args = &args;
+    let answer = PROGRAM.answer::<Args>(args.version, args.completions.as_deref(), args.man);
+    if let Some(answer) = answer {
+        return answer;
     }
     if let Some(url) = &args.healthcheck {
         return health_check(url);

@@ -5,6 +5,7 @@ mod shared {
     pub(crate) mod args;
     pub(crate) mod exit;
     pub(crate) mod manual;
+    pub(crate) mod program;
     pub(crate) mod prompt;
 }
 #[path = "hbmqtt_passwd/file.rs"]
@@ -25,8 +26,9 @@ use hbmqtt::scram::Credentials;
 
 use file::PasswordFile;
 use hash::Scheme;
-use shared::args::{self, Request, Table, Words};
+use shared::args::{Table, Words};
 use shared::exit::{self, Failure};
+use shared::program::Program;
 use shared::{manual, prompt};
 
 /// Sets, deletes and verifies the passwords in a password file of the broker.
@@ -89,9 +91,16 @@ const TABLE: Table = Table {
     preferred: &[],
     words: Words::Positional,
     property: None,
+    shorthands: &[],
     groups: &[],
     options_file: None,
     environment: &[],
+};
+
+const PROGRAM: Program = Program {
+    name: NAME,
+    table: &TABLE,
+    page: &PAGE,
 };
 
 const PAGE: manual::Page = manual::Page {
@@ -130,28 +139,15 @@ const WRONG: &str = "the password is wrong, or there is no such user";
 const LONGEST_PASSWORD: usize = 256;
 
 fn main() -> ExitCode {
-    let arguments = std::env::args_os().skip(1);
-    let status =
-        args::parse::<Args>(NAME, &TABLE, arguments, None).and_then(|request| match request {
-            Request::Print(text) => exit::print(&text),
-            Request::Run(args) => run(&args),
-        });
-    match status {
-        Ok(status) => ExitCode::from(status),
-        Err(failure) => exit::report(NAME, &failure),
-    }
+    PROGRAM.main(std::env::args_os().skip(1), None, run)
 }
 
-fn run(args: &Args) -> Result<u8, Failure> {
-    let info = Args::get_args_info();
-    if args.version {
-        return exit::print(concat!(env!("CARGO_PKG_VERSION"), "\n"));
-    }
-    if let Some(shell) = &args.completions {
-        return exit::print(&manual::completions(NAME, shell, &info)?);
-    }
-    if args.man {
-        return exit::print(&manual::page(NAME, &info, &PAGE));
+#[expect(clippy::needless_pass_by_value, reason = "the form of every program")]
+fn run(args: Args) -> Result<u8, Failure> {
+    let args = &args;
+    let answer = PROGRAM.answer::<Args>(args.version, args.completions.as_deref(), args.man);
+    if let Some(answer) = answer {
+        return answer;
     }
     if args.scram && args.hash.is_some() {
         return Err(Failure::usage("use one of -H and --scram"));

@@ -10,6 +10,7 @@ mod shared {
     pub(crate) mod exit;
     pub(crate) mod log;
     pub(crate) mod manual;
+    pub(crate) mod program;
     pub(crate) mod prompt;
     pub(crate) mod signals;
 }
@@ -23,12 +24,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hbmqtt::client::{Client, ClientError, PublishOptions, StateEvent, Token};
+use hbmqtt::proto::property::Carrier;
 use hbmqtt::proto::{QoS, topic};
 use log::{error, info};
 
 use shared::args::{Table, Words};
 use shared::client::connect::{self, Plan};
-use shared::client::{self, ConnectionArgs, Manner, Program, outcome, values};
+use shared::client::{self, ConnectionArgs, Manner, Program, outcome, properties, values};
 use shared::exit::{self, Failure};
 use shared::{manual, signals};
 
@@ -108,7 +110,15 @@ const TABLE: Table = Table {
     letters: &[],
     preferred: client::SEED_NAMES,
     words: Words::Refused,
-    property: None,
+    property: Some("property"),
+    shorthands: &[
+        properties::COMMON,
+        properties::PUBLISH,
+        &[properties::value(
+            "response-topic",
+            "publish response-topic",
+        )],
+    ],
     groups: &[
         client::TARGET_GROUP,
         client::SESSION_GROUP,
@@ -133,6 +143,12 @@ const PROGRAM: Program = Program {
         ],
         ..TABLE
     },
+    commands: &[
+        Carrier::Connect,
+        Carrier::Publish,
+        Carrier::Disconnect,
+        Carrier::Will,
+    ],
     page: &manual::Page {
         summary: "publish MQTT messages",
         synopsis: &[
@@ -170,7 +186,7 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     }
     connect::start_log(manner, &connection);
     check(&args)?;
-    let mut plan = connect::plan(&PROGRAM, manner, &connection, None)?;
+    let mut plan = connect::plan(&PROGRAM, manner, &connection, None, None)?;
     let topic = topic(&args, &plan)?;
     let mut source = source(&args, manner)?;
     if let Some(window) = args.max_inflight {
@@ -179,12 +195,12 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     let watched = Watch::default();
     plan.options = watched.on(plan.options);
     let client = plan.connect()?;
-    stop_at_signal(&client, &plan.client_id)?;
+    stop_at_signal(&client, &plan)?;
     let mut publisher = Publisher {
         client: &client,
         client_id: &plan.client_id,
         topic: &topic,
-        options: publish_options(&args),
+        options: publish_options(&args, &plan),
         waiting: VecDeque::new(),
         refused: None,
     };
@@ -200,7 +216,7 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     let published = published.and_then(|()| publisher.finish());
     let refused = publisher.refused;
     // Best effort: what was to be sent has been acknowledged, or has failed already.
-    let _ = client.disconnect();
+    let _ = client.disconnect_with(plan.properties.disconnect());
     info!("{} Disconnected from broker", plan.client_id);
     published.map(|()| refused.unwrap_or(exit::OK))
 }
@@ -283,8 +299,11 @@ fn unreadable(what: &str, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot read {what}: {error}"))
 }
 
-fn publish_options(args: &Args) -> PublishOptions {
+fn publish_options(args: &Args, plan: &Plan) -> PublishOptions {
     let mut options = PublishOptions::new();
+    if let Some(properties) = plan.properties.publish() {
+        options = options.properties(properties);
+    }
     if let Some(qos) = args.qos {
         options = options.qos(qos);
     }
@@ -407,11 +426,12 @@ impl Watch {
 }
 
 /// After SIGINT or SIGTERM: what is in flight is left to itself, the broker gets its DISCONNECT.
-fn stop_at_signal(client: &Client, client_id: &str) -> Result<(), Failure> {
+fn stop_at_signal(client: &Client, plan: &Plan) -> Result<(), Failure> {
     let client = client.clone();
-    let client_id = client_id.to_owned();
+    let client_id = plan.client_id.clone();
+    let goodbye = plan.properties.disconnect();
     signals::on_stop(Duration::ZERO, move || {
-        let _ = client.disconnect();
+        let _ = client.disconnect_with(goodbye);
         info!("{client_id} Disconnected from broker");
     })
     .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))

@@ -11,6 +11,7 @@ mod shared {
     pub(crate) mod format;
     pub(crate) mod log;
     pub(crate) mod manual;
+    pub(crate) mod program;
     pub(crate) mod prompt;
     pub(crate) mod signals;
 }
@@ -23,14 +24,18 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use hbmqtt::client::{Client, ClientError, Phase, PublishOptions, ReceivedMessage, Token};
+use hbmqtt::client::{
+    Client, ClientError, Phase, PublishOptions, ReceivedMessage, Subscription, Token,
+};
+use hbmqtt::proto::packet::RetainHandling;
+use hbmqtt::proto::property::Carrier;
 use hbmqtt::proto::{QoS, ReasonCode, TopicFilter, topic};
 use log::{error, info};
 
 use output::{Encoding, Layout, Output, Style};
 use shared::args::{Table, Words};
 use shared::client::connect::{self, Plan};
-use shared::client::{self, ConnectionArgs, Manner, Program, outcome, values};
+use shared::client::{self, ConnectionArgs, Manner, Program, outcome, properties, values};
 use shared::exit::{self, Failure};
 use shared::format::{Format, View};
 use shared::{manual, signals};
@@ -75,6 +80,15 @@ client_program! {
         /// clear each retained message that comes, at the broker
         #[argh(switch)]
         remove_retained: bool,
+        /// MQTT 5: do not get what this client publishes itself
+        #[argh(switch)]
+        no_local: bool,
+        /// MQTT 5: get the retain flag with which a message was published
+        #[argh(switch)]
+        retain_as_published: bool,
+        /// MQTT 5: get retained messages always, with a new subscription only, or never (always)
+        #[argh(option, arg_name = "when", from_str_fn(retain_handling))]
+        retain_handling: Option<RetainHandling>,
         /// print this percentage of the messages, at random
         #[argh(option, arg_name = "percent", from_str_fn(percent))]
         random_filter: Option<f64>,
@@ -125,7 +139,8 @@ const TABLE: Table = Table {
     letters: &[('C', "count")],
     preferred: client::SEED_NAMES,
     words: Words::Of("topic"),
-    property: None,
+    property: Some("property"),
+    shorthands: &[properties::COMMON, properties::SUBSCRIBE],
     groups: &[
         client::TARGET_GROUP,
         client::SESSION_GROUP,
@@ -145,6 +160,13 @@ const PROGRAM: Program = Program {
         words: Words::Refused,
         ..TABLE
     },
+    commands: &[
+        Carrier::Connect,
+        Carrier::Subscribe,
+        Carrier::Unsubscribe,
+        Carrier::Disconnect,
+        Carrier::Will,
+    ],
     page: &manual::Page {
         summary: "subscribe to MQTT topics and print the messages",
         synopsis: &["--url URL -t TOPIC... [-n COUNT] [options]"],
@@ -181,7 +203,7 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     let patience = args
         .timeout
         .map(|timeout| timeout.max(Duration::from_millis(1)));
-    let plan = connect::plan(&PROGRAM, manner, &connection, patience)?;
+    let plan = connect::plan(&PROGRAM, manner, &connection, patience, option5(&args))?;
     let filters = filters(&args, &plan)?;
     let hidden = topic_filters(&args.filter_out)?;
     topic_filters(&args.unsubscribe)?;
@@ -191,8 +213,8 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
         Err(_) if is_over() => return Ok(TIMED_OUT),
         connected => connected?,
     };
-    stop_at_signal(&client, &plan.client_id)?;
-    let result = subscribe(&client, &filters).and_then(|()| {
+    stop_at_signal(&client, &plan)?;
+    let result = subscribe(&client, &args, &filters, &plan).and_then(|()| {
         let mut subscriber = Subscriber {
             client: &client,
             args: &args,
@@ -204,7 +226,7 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
             seen: 0,
             random: RandomState::new(),
         };
-        unsubscribe(&client, &args)?;
+        unsubscribe(&client, &args, &plan)?;
         if args.exit_on_subscribe || filters.is_empty() {
             return Ok(exit::OK);
         }
@@ -214,13 +236,24 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     });
     let flushed = output.flush().map_err(|error| unwritable(&error));
     signals::give_way();
-    let _ = client.disconnect();
+    let _ = client.disconnect_with(plan.properties.disconnect());
     info!("{} Disconnected from broker", plan.client_id);
     let status = match result {
         Err(_) if is_over() => TIMED_OUT,
         result => result?,
     };
     flushed.map(|()| status).or_else(reader_left)
+}
+
+/// An option that was given and that only MQTT 5.0 can carry out.
+fn option5(args: &Args) -> Option<&'static str> {
+    [
+        (args.no_local, "--no-local"),
+        (args.retain_as_published, "--retain-as-published"),
+        (args.retain_handling.is_some(), "--retain-handling"),
+    ]
+    .into_iter()
+    .find_map(|(given, option)| given.then_some(option))
 }
 
 /// The filters to subscribe to, each with the QoS to ask for.
@@ -304,12 +337,19 @@ fn open(args: &Args, manner: Manner) -> Result<Output, Failure> {
 }
 
 /// Subscribes to all filters at once; a refused one is reported, and only if all are refused the program ends.
-fn subscribe(client: &Client, filters: &[(String, QoS)]) -> Result<(), Failure> {
+fn subscribe(
+    client: &Client,
+    args: &Args,
+    filters: &[(String, QoS)],
+    plan: &Plan,
+) -> Result<(), Failure> {
     if filters.is_empty() {
         return Ok(());
     }
-    let wanted = filters.iter().map(|(filter, qos)| (filter.as_str(), *qos));
-    let granted = client.subscribe(wanted).map_err(|error| failed(&error))?;
+    let wanted = filters.iter().map(|filter| subscription(args, filter));
+    let granted = client
+        .subscribe_with(wanted, plan.properties.subscribe())
+        .map_err(|error| failed(&error))?;
     let refused: Vec<ReasonCode> = granted
         .iter()
         .zip(filters)
@@ -327,12 +367,26 @@ fn subscribe(client: &Client, filters: &[(String, QoS)]) -> Result<(), Failure> 
     }
 }
 
-fn unsubscribe(client: &Client, args: &Args) -> Result<(), Failure> {
+fn subscription(args: &Args, filter: &(String, QoS)) -> Subscription {
+    let mut subscription = Subscription::from(filter);
+    if args.no_local {
+        subscription = subscription.no_local();
+    }
+    if args.retain_as_published {
+        subscription = subscription.retain_as_published();
+    }
+    match args.retain_handling {
+        Some(handling) => subscription.retain_handling(handling),
+        None => subscription,
+    }
+}
+
+fn unsubscribe(client: &Client, args: &Args, plan: &Plan) -> Result<(), Failure> {
     if args.unsubscribe.is_empty() {
         return Ok(());
     }
     client
-        .unsubscribe(&args.unsubscribe)
+        .unsubscribe_with(&args.unsubscribe, plan.properties.unsubscribe())
         .map(drop)
         .map_err(|error| failed(&error))
 }
@@ -519,14 +573,24 @@ fn reader_left(failure: Failure) -> Result<u8, Failure> {
 }
 
 /// After SIGINT or SIGTERM: DISCONNECT, and what was received is still printed.
-fn stop_at_signal(client: &Client, client_id: &str) -> Result<(), Failure> {
+fn stop_at_signal(client: &Client, plan: &Plan) -> Result<(), Failure> {
     let client = client.clone();
-    let client_id = client_id.to_owned();
+    let client_id = plan.client_id.clone();
+    let goodbye = plan.properties.disconnect();
     signals::on_stop(Duration::from_secs(1), move || {
-        let _ = client.disconnect();
+        let _ = client.disconnect_with(goodbye);
         info!("{client_id} Disconnected from broker");
     })
     .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
+}
+
+fn retain_handling(text: &str) -> Result<RetainHandling, String> {
+    match text {
+        "always" | "0" => Ok(RetainHandling::Always),
+        "new" | "1" => Ok(RetainHandling::IfNew),
+        "never" | "2" => Ok(RetainHandling::Never),
+        _ => Err("use always, new or never".to_owned()),
+    }
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -28,12 +28,37 @@ pub(crate) struct Table {
     pub(crate) words: Words,
     /// The option that takes `COMMAND NAME VALUE [VALUE]`; the fourth word follows the name `user-property`.
     pub(crate) property: Option<&'static str>,
+    /// Long names that stand for that option with its first words. They cannot be abbreviated.
+    pub(crate) shorthands: &'static [&'static [Shorthand]],
     /// Options that replace each other. One on the command line removes the others read from an options file.
     pub(crate) groups: &'static [&'static [&'static str]],
     /// The option that names a file with further options.
     pub(crate) options_file: Option<&'static str>,
     /// Variables of the environment and the option that each stands for: one that is set goes before an options file.
     pub(crate) environment: &'static [(&'static str, &'static str)],
+}
+
+/// A long name for one property: `--content-type text/plain` is `--property publish content-type text/plain`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shorthand {
+    /// Without the dashes.
+    pub(crate) name: &'static str,
+    /// The words that it stands for.
+    pub(crate) words: &'static str,
+    /// What follows the name.
+    pub(crate) value: ShorthandValue,
+}
+
+/// What follows a [`Shorthand`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "not every program has shorthands")]
+pub(crate) enum ShorthandValue {
+    /// A value.
+    One,
+    /// `NAME=VALUE`.
+    Pair,
+    /// Nothing; the value is this.
+    Fixed(&'static str),
 }
 
 /// What words without a dash are.
@@ -177,6 +202,10 @@ impl Reader<'_> {
                     Some((name, value)) => (name, Some(value.to_owned())),
                     None => (long, None),
                 };
+                if let Some(shorthand) = self.shorthand(name) {
+                    given.push(self.expand(shorthand, attached, &mut rest)?);
+                    continue;
+                }
                 let name = self.resolve(name)?;
                 if name == "help" {
                     return Ok(None);
@@ -272,13 +301,56 @@ impl Reader<'_> {
         if self.table.property != Some(name) {
             return Ok(Some(first));
         }
+        let incomplete = || {
+            Failure::usage(format!(
+                "option '{spelling}' needs COMMAND PROPERTY VALUE, or COMMAND user-property NAME VALUE"
+            ))
+        };
         let mut words = vec![first];
-        let property = rest.next().ok_or_else(missing)?;
+        let property = rest.next().ok_or_else(incomplete)?;
         words.push(property.clone());
         for _ in 0..property_values(property) {
-            words.push(rest.next().ok_or_else(missing)?.clone());
+            words.push(rest.next().ok_or_else(incomplete)?.clone());
         }
-        Ok(Some(words.join(&WORD_SEPARATOR.to_string())))
+        Ok(Some(join(&words)))
+    }
+
+    fn shorthand(&self, name: &str) -> Option<Shorthand> {
+        let all = self.table.shorthands.iter().copied().flatten();
+        all.copied().find(|shorthand| shorthand.name == name)
+    }
+
+    /// The option that a shorthand stands for.
+    fn expand<'b>(
+        &self,
+        shorthand: Shorthand,
+        attached: Option<String>,
+        rest: &mut impl Iterator<Item = &'b String>,
+    ) -> Result<Given, Failure> {
+        let name = shorthand.name;
+        let mut words: Vec<String> = shorthand.words.split(' ').map(str::to_owned).collect();
+        if let ShorthandValue::Fixed(value) = shorthand.value {
+            if attached.is_some() {
+                return Err(Failure::usage(format!("option '--{name}' takes no value")));
+            }
+            words.push(value.to_owned());
+        } else {
+            let value = attached
+                .or_else(|| rest.next().cloned())
+                .ok_or_else(|| Failure::usage(format!("option '--{name}' needs a value")))?;
+            if shorthand.value == ShorthandValue::Pair {
+                let (key, value) = value
+                    .split_once('=')
+                    .ok_or_else(|| Failure::usage(format!("option '--{name}': use NAME=VALUE")))?;
+                words.extend([key.to_owned(), value.to_owned()]);
+            } else {
+                words.push(value);
+            }
+        }
+        Ok(Given {
+            name: self.table.property.unwrap_or_default().to_owned(),
+            value: Some(join(&words)),
+        })
     }
 
     /// The options of an options file before those of `given`, which win: a name, or another name of its group, that stands
@@ -323,6 +395,13 @@ impl Reader<'_> {
             None => (line, ""),
         };
         let mut words = vec![option.to_owned()];
+        if let Some(long) = option.strip_prefix("--")
+            && let Some(shorthand) = self.shorthand(long)
+        {
+            let value = (!value.is_empty()).then(|| value.to_owned());
+            let given = self.expand(shorthand, value, &mut std::iter::empty())?;
+            return Ok(Some(vec![given]));
+        }
         let several = option.strip_prefix("--").map_or_else(
             || option.chars().nth(1).and_then(|c| self.letter(c).ok()),
             |long| self.resolve(long).ok(),
@@ -382,8 +461,10 @@ impl Reader<'_> {
     }
 
     fn unknown(&self, name: &str) -> Failure {
+        let shorthands = self.table.shorthands.iter().copied().flatten();
         let nearest = self
             .names()
+            .chain(shorthands.map(|shorthand| (shorthand.name, shorthand.name)))
             .map(|(spelling, option)| (edit_distance(name, spelling), option))
             .min();
         match nearest {
@@ -408,7 +489,16 @@ impl Reader<'_> {
 
 /// How many words follow the name of a property given with the option that takes several words.
 fn property_values(property: &str) -> usize {
-    if property == "user-property" { 2 } else { 1 }
+    if property.eq_ignore_ascii_case("user-property") {
+        2
+    } else {
+        1
+    }
+}
+
+/// Several words as the one value that argh sees.
+fn join(words: &[String]) -> String {
+    words.join(&WORD_SEPARATOR.to_string())
 }
 
 /// The long name without its dashes.

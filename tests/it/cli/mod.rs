@@ -3,6 +3,7 @@
 mod arguments;
 mod broker;
 mod passwd;
+mod properties;
 mod publish;
 mod server;
 mod settings;

@@ -68,6 +68,23 @@ const TABLE: Table = Table {
     preferred: &["url", "qos"],
     words: Words::Refused,
     property: Some("property"),
+    shorthands: &[&[
+        Shorthand {
+            name: "content-type",
+            words: "publish content-type",
+            value: ShorthandValue::One,
+        },
+        Shorthand {
+            name: "user-property",
+            words: "publish user-property",
+            value: ShorthandValue::Pair,
+        },
+        Shorthand {
+            name: "ask",
+            words: "connect request-response-information",
+            value: ShorthandValue::Fixed("1"),
+        },
+    ]],
     groups: &[&["message", "null-message"]],
     options_file: Some("options-file"),
     environment: &[],
@@ -187,7 +204,7 @@ fn a_missing_value_is_named() {
     assert_eq!(refused(&["--url"]), "option '--url' needs a value");
     assert_eq!(
         refused(&["-D", "connect", "receive-maximum"]),
-        "option '-D' needs a value"
+        "option '-D' needs COMMAND PROPERTY VALUE, or COMMAND user-property NAME VALUE"
     );
 }
 
@@ -255,6 +272,39 @@ fn a_property_takes_three_or_four_words() {
         ]
     );
     assert_eq!(sample.debug, 1);
+}
+
+#[test]
+fn a_shorthand_stands_for_a_property() {
+    let sample = read(&[
+        "--content-type=text/plain",
+        "--user-property",
+        "k=v=w",
+        "--ask",
+        "-d",
+    ]);
+    assert_eq!(
+        sample.property,
+        [
+            "publish\u{1f}content-type\u{1f}text/plain",
+            "publish\u{1f}user-property\u{1f}k\u{1f}v=w",
+            "connect\u{1f}request-response-information\u{1f}1"
+        ]
+    );
+    assert_eq!(sample.debug, 1);
+    assert_eq!(refused(&["--ask=1"]), "option '--ask' takes no value");
+    assert_eq!(
+        refused(&["--content-type"]),
+        "option '--content-type' needs a value"
+    );
+    assert_eq!(
+        refused(&["--user-property", "k"]),
+        "option '--user-property': use NAME=VALUE"
+    );
+    assert_eq!(
+        refused(&["--content-typ", "x"]),
+        "unknown option '--content-typ', did you mean '--content-type'?"
+    );
 }
 
 #[test]

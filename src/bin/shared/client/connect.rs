@@ -8,6 +8,7 @@ use hbmqtt::client::{Client, ClientError, ConnectOptions, TlsOptions, TopicDefau
 use hbmqtt::proto::{ProtocolVersion, topic};
 use log::{LevelFilter, error, info, warn};
 
+use super::properties::Properties;
 use super::settings::{self, Environment};
 use super::target::Target;
 use super::{ConnectionArgs, Manner, Program, outcome};
@@ -26,9 +27,12 @@ pub(crate) struct Plan {
     pub(crate) options: ConnectOptions,
     /// The Client Identifier, as log lines name it.
     pub(crate) client_id: String,
+    /// What `-D` said; CONNECT and the Will have theirs already.
+    pub(crate) properties: Properties,
 }
 
 /// Reads the settings and checks them. Neither the connection nor an answer is waited for longer than `patience`.
+/// `option5` is an option of the program's own that was given and that needs MQTT 5.0.
 ///
 /// # Errors
 /// Usage errors, and files that cannot be read. Nothing was sent to anybody.
@@ -37,8 +41,13 @@ pub(crate) fn plan(
     manner: Manner,
     args: &ConnectionArgs,
     patience: Option<Duration>,
+    option5: Option<&str>,
 ) -> Result<Plan, Failure> {
     refuse_unsupported(args)?;
+    let mut properties = Properties::parse(&args.property, program.commands)?;
+    if let Some(seconds) = args.session_expiry {
+        properties.add_session_expiry(seconds)?;
+    }
     let environment = Environment::read();
     let mut config = match manner {
         Manner::Mosquitto if args.config.is_none() => ClientConfig::for_tools(),
@@ -47,6 +56,8 @@ pub(crate) fn plan(
     let target = target(manner, args, &environment, &config)?;
     let client_id = client_id(program, args)?;
     session(&mut config, manner, args)?;
+    config.protocol = version(args, option5)?.or(config.protocol);
+    expiry(&config, args, &properties)?;
     if let Some(patience) = patience {
         let usual = config.connection_timeout.unwrap_or(CONNECT_TIMEOUT);
         config.connection_timeout = Some(usual.min(patience));
@@ -56,9 +67,10 @@ pub(crate) fn plan(
         .client_id(client_id.as_str())
         .tls(tls_options(&config, args));
     options = credentials(options, args, &environment, &target)?;
-    if let Some(will) = will(args)? {
-        options = options.will(will);
+    if let Some(will) = will(args, &properties)? {
+        options = options.will(properties.will(will));
     }
+    options = properties.connect(options);
     options = headers(options, args, &target);
     if let Some(patience) = patience {
         options = options.ack_timeout(patience);
@@ -70,6 +82,7 @@ pub(crate) fn plan(
         target,
         options,
         client_id,
+        properties,
     })
 }
 
@@ -211,7 +224,6 @@ fn session(
     // A session under a name of the user's own is wanted again; one under a made-up name only litters the broker.
     let usual = manner == Manner::Mosquitto || args.client_id.is_none();
     config.cleansession = Some(clean.unwrap_or(usual));
-    config.protocol = args.protocol_version.or(config.protocol);
     config.connection_timeout = args.connect_timeout.or(config.connection_timeout);
     if let Some(seconds) = args.keepalive {
         config.keep_alive = seconds;
@@ -228,6 +240,48 @@ fn session(
         config.reconnect_max_interval = Duration::from_secs(seconds.into());
     }
     config.auto_reconnect &= !args.no_reconnect;
+    Ok(())
+}
+
+/// The version that the options ask for: `-V`, or 5.0 for what only that has.
+fn version(
+    args: &ConnectionArgs,
+    option5: Option<&str>,
+) -> Result<Option<ProtocolVersion>, Failure> {
+    let property = (!args.property.is_empty()).then_some("-D");
+    let expiry = args.session_expiry.map(|_| "-x");
+    let Some(option) = property.or(expiry).or(option5) else {
+        return Ok(args.protocol_version);
+    };
+    match args.protocol_version {
+        Some(version) if !version.has_properties() => Err(Failure::usage(format!(
+            "option '{option}' needs MQTT 5.0, and -V says {version}"
+        ))),
+        _ => Ok(Some(ProtocolVersion::V5)),
+    }
+}
+
+/// What cannot be meant about the time that the session is kept.
+fn expiry(
+    config: &ClientConfig,
+    args: &ConnectionArgs,
+    properties: &Properties,
+) -> Result<(), Failure> {
+    let expiry = properties.session_expiry();
+    if expiry == Some(u32::MAX) && args.client_id.is_none() {
+        return Err(Failure::usage(
+            "a session that is kept for ever needs --client-id, or nobody finds it again",
+        ));
+    }
+    let is_kept = match expiry {
+        Some(seconds) => seconds > 0,
+        None => config.cleansession == Some(false),
+    };
+    if !is_kept && properties.keeps_session_at_the_end() {
+        return Err(Failure::usage(
+            "option '-D disconnect session-expiry-interval': the session ends with the connection unless -x keeps it",
+        ));
+    }
     Ok(())
 }
 
@@ -324,9 +378,10 @@ fn tls_options(config: &ClientConfig, args: &ConnectionArgs) -> TlsOptions {
     }
 }
 
-fn will(args: &ConnectionArgs) -> Result<Option<WillOptions>, Failure> {
+fn will(args: &ConnectionArgs, properties: &Properties) -> Result<Option<WillOptions>, Failure> {
     let Some(name) = &args.will_topic else {
-        if args.will_message.is_some() || args.will_qos.is_some() || args.will_retain {
+        let others = args.will_message.is_some() || args.will_qos.is_some() || args.will_retain;
+        if others || properties.has_will() {
             return Err(Failure::usage("the will options need --will-topic"));
         }
         return Ok(None);

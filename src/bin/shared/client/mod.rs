@@ -4,11 +4,13 @@
 pub(crate) mod options;
 pub(crate) mod connect;
 pub(crate) mod outcome;
+pub(crate) mod properties;
 pub(crate) mod settings;
 pub(crate) mod target;
 pub(crate) mod values;
 
 pub(crate) use options::ConnectionArgs;
+pub(crate) use properties::Commands;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,9 +18,10 @@ use std::process::ExitCode;
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::args::{self, Request, Table};
-use super::exit::{self, Failure};
+use super::args::Table;
+use super::exit::Failure;
 use super::manual;
+use super::program;
 
 /// The struct of a client program, made by `client_program!`.
 pub(crate) trait ClientArgs: FromArgs + ArgsInfo {
@@ -39,6 +42,8 @@ pub(crate) struct Program {
     pub(crate) table: &'static Table,
     /// The spellings under mosquitto's name.
     pub(crate) mosquitto_table: &'static Table,
+    /// The packets that it sends and that may be given properties.
+    pub(crate) commands: Commands,
     /// What its manual page says beside the options.
     pub(crate) page: &'static manual::Page,
 }
@@ -68,6 +73,7 @@ pub(crate) const COMMON_ALIASES: &[(&str, &str)] = &[
     ("no-clean", "no-clean-session"),
     ("no-clean-start", "no-clean-session"),
     ("disable-clean-session", "no-clean-session"),
+    ("session-expiry-interval", "session-expiry"),
     ("maximum-reconnect-times", "reconnect-retries"),
     ("cafile", "ca-file"),
     ("ca", "ca-file"),
@@ -118,28 +124,26 @@ pub(crate) fn main<T: ClientArgs>(
 ) -> ExitCode {
     let mut arguments = std::env::args_os();
     let manner = manner(program, arguments.next());
-    match start(program, manner, arguments, run) {
-        Ok(status) => ExitCode::from(status),
-        Err(failure) => exit::report(program.name, &failure),
-    }
+    let defaults = match manner {
+        Manner::Hbmqtt => None,
+        Manner::Mosquitto => settings::mosquitto_defaults(program.mosquitto),
+    };
+    let run = |args| run(args, manner);
+    program
+        .as_called(manner)
+        .main(arguments, defaults.as_deref(), run)
 }
 
-fn start<T: ClientArgs>(
-    program: &Program,
-    manner: Manner,
-    arguments: impl Iterator<Item = OsString>,
-    run: impl FnOnce(T, Manner) -> Result<u8, Failure>,
-) -> Result<u8, Failure> {
-    let (table, defaults) = match manner {
-        Manner::Hbmqtt => (program.table, None),
-        Manner::Mosquitto => (
-            program.mosquitto_table,
-            settings::mosquitto_defaults(program.mosquitto),
-        ),
-    };
-    match args::parse::<T>(program.name, table, arguments, defaults.as_deref())? {
-        Request::Print(text) => exit::print(&text),
-        Request::Run(args) => run(args, manner),
+impl Program {
+    fn as_called(&self, manner: Manner) -> program::Program {
+        program::Program {
+            name: self.name,
+            table: match manner {
+                Manner::Hbmqtt => self.table,
+                Manner::Mosquitto => self.mosquitto_table,
+            },
+            page: self.page,
+        }
     }
 }
 
@@ -160,20 +164,8 @@ pub(crate) fn answer<T: ClientArgs>(
     program: &Program,
     args: &ConnectionArgs,
 ) -> Option<Result<u8, Failure>> {
-    let text = if args.version {
-        Ok(format!("{}\n", env!("CARGO_PKG_VERSION")))
-    } else if let Some(shell) = &args.completions {
-        manual::completions(program.name, shell, &T::get_args_info())
-    } else if args.man {
-        Ok(manual::page(
-            program.name,
-            &T::get_args_info(),
-            program.page,
-        ))
-    } else {
-        return None;
-    };
-    Some(text.and_then(|text| exit::print(&text)))
+    let program = program.as_called(Manner::Hbmqtt);
+    program.answer::<T>(args.version, args.completions.as_deref(), args.man)
 }
 
 /// What the exit statuses of the client programs mean.

@@ -63,6 +63,12 @@ macro_rules! connection_options {
             /// use the session that the broker keeps under this client identifier: the default with -i
             #[argh(switch)]
             no_clean_session: {bool},
+            /// MQTT 5: keep the session this many seconds after the connection; -1 or 'never' = for ever (0 with a clean session, else for ever)
+            #[argh(option, short = 'x', arg_name = "seconds", from_str_fn(crate::shared::client::values::session_expiry))]
+            session_expiry: {Option<u32>},
+            /// MQTT 5: a property, COMMAND PROPERTY VALUE or COMMAND user-property NAME VALUE; repeatable
+            #[argh(option, short = 'D', arg_name = "property")]
+            property: {Vec<String>},
             /// connect again when the connection is lost: as often as this, negative = for ever
             #[argh(option, arg_name = "count")]
             reconnect_retries: {Option<i64>},

@@ -48,6 +48,16 @@ pub(crate) fn version(text: &str) -> Result<ProtocolVersion, String> {
     }
 }
 
+/// Seconds that a session is kept; `u32::MAX` = for ever, also written `-1`, `never` and `∞`.
+pub(crate) fn session_expiry(text: &str) -> Result<u32, String> {
+    match text {
+        "-1" | "never" | "∞" => Ok(u32::MAX),
+        _ => text
+            .parse()
+            .map_err(|_| "use seconds from 0 to 4294967294, or never".to_owned()),
+    }
+}
+
 /// Seconds, which may have a fraction.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse::<f64>()
@@ -128,6 +138,15 @@ mod tests {
         assert!(keep_alive("65536").is_err());
         assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
         assert!(seconds("-1").is_err() && seconds("inf").is_err());
+    }
+
+    #[test]
+    fn a_session_may_be_kept_for_ever() {
+        for text in ["-1", "never", "∞", "4294967295"] {
+            assert_eq!(session_expiry(text), Ok(u32::MAX), "{text}");
+        }
+        assert_eq!(session_expiry("0"), Ok(0));
+        assert!(session_expiry("-2").is_err() && session_expiry("4294967296").is_err());
     }
 
     #[test]
