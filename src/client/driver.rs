@@ -92,6 +92,7 @@ fn attach(shared: &Arc<Shared>, driver: u64, established: Established) -> Option
         early,
         connack,
         client_id,
+        version,
     } = established;
     let retracted = if connack.session_present {
         shared.inbox.retract()
@@ -113,7 +114,7 @@ fn attach(shared: &Arc<Shared>, driver: u64, established: Established) -> Option
     core.session.on_retracted(&retracted);
     core.session.on_connected(
         number,
-        shared.options.version,
+        version,
         &connack,
         Announced {
             receive_maximum: shared.options.receive_maximum,
@@ -128,8 +129,10 @@ fn attach(shared: &Arc<Shared>, driver: u64, established: Established) -> Option
         .server_keep_alive
         .unwrap_or(shared.options.keep_alive);
     let session_present = connack.session_present;
+    core.agreed = Some(version);
     core.result = ConnectResult {
         session_present,
+        version,
         client_id,
         properties: connack.properties,
     };

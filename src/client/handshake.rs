@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -33,9 +33,12 @@ pub(crate) struct Established {
     pub(crate) connack: Connack,
     /// The Client Identifier in use from now on.
     pub(crate) client_id: ByteString,
+    /// The version that the server took.
+    pub(crate) version: ProtocolVersion,
 }
 
-/// One attempt to connect.
+/// One attempt to connect: with the version that was chosen or agreed on, else with the newest one and, if the server
+/// does not speak it, with an older one on another connection.
 ///
 /// # Errors
 /// [`ClientError::Network`], [`ClientError::Timeout`], [`ClientError::Refused`]; [`ClientError::Malformed`] and
@@ -45,10 +48,86 @@ pub(crate) fn establish(
     shared: &Arc<Shared>,
     clean_start: bool,
 ) -> Result<Established, ClientError> {
+    let deadline = now() + shared.options.connect_timeout;
+    let agreed = shared.lock().agreed;
+    let version = agreed.unwrap_or_else(|| shared.options.first_version());
+    let older = shared.options.version_after(version);
+    let patience = if older.is_some() && agreed.is_none() {
+        SILENCE.min(shared.options.connect_timeout / 2)
+    } else {
+        shared.options.connect_timeout
+    };
+    let first = greet(shared, version, clean_start, deadline, patience);
+    let Err(GreetingError::NoConnack(error)) = first else {
+        return first.map_err(GreetingError::into_inner);
+    };
+    // A server that took the version before speaks it still, unless it says itself that it does not.
+    let is_clear = error.reason() == Some(ReasonCode::UnsupportedProtocolVersion);
+    match older {
+        Some(older) if agreed.is_none() || is_clear => {
+            log::info!("no {version} ({error}), trying {older}");
+            let second = greet(shared, older, clean_start, deadline, left(deadline));
+            second.map_err(GreetingError::into_inner)
+        }
+        _ => Err(error),
+    }
+}
+
+/// Why a connection was not accepted.
+enum GreetingError {
+    /// The server gave no CONNACK of the version that was spoken, or refused the version: it may speak an older one.
+    NoConnack(ClientError),
+    Other(ClientError),
+}
+
+impl GreetingError {
+    fn into_inner(self) -> ClientError {
+        match self {
+            Self::NoConnack(error) | Self::Other(error) => error,
+        }
+    }
+
+    /// Sorts what went wrong between CONNECT and CONNACK.
+    fn after_connect(error: ClientError) -> Self {
+        let may_be_older = match &error {
+            ClientError::Malformed(_)
+            | ClientError::ConnectionLost
+            | ClientError::Timeout(Phase::Connack) => true,
+            ClientError::Refused(refusal) => {
+                refusal.reason == ReasonCode::UnsupportedProtocolVersion
+            }
+            _ => false,
+        };
+        if may_be_older {
+            Self::NoConnack(error)
+        } else {
+            Self::Other(error)
+        }
+    }
+}
+
+/// One connection, and CONNECT in this version, for which the server has so much time.
+// BLOCKS: until CONNACK, or `deadline`.
+fn greet(
+    shared: &Arc<Shared>,
+    version: ProtocolVersion,
+    clean_start: bool,
+    deadline: Instant,
+    patience: Duration,
+) -> Result<Established, GreetingError> {
     let options = &shared.options;
-    let deadline = now() + options.connect_timeout;
-    let client_id = shared.lock().result.client_id.clone();
-    let dialled = dial::dial(&shared.endpoint, &shared.dial)?;
+    let (client_id, session_expiry) = {
+        let core = shared.lock();
+        let for_ever = (!core.clean_start).then_some(u32::MAX);
+        let expiry = options.session_expiry.or(for_ever);
+        (core.result.client_id.clone(), expiry)
+    };
+    let dial = DialOptions {
+        connect_timeout: left(deadline),
+        ..shared.dial.clone()
+    };
+    let dialled =
+        dial::dial(&shared.endpoint, &dial).map_err(|e| GreetingError::Other(e.into()))?;
     let socket = Arc::new(dialled.socket);
     let outbox = Outbox::new(
         Arc::clone(&socket),
@@ -63,16 +142,20 @@ pub(crate) fn establish(
     let mut greeting = Greeting {
         socket,
         outbox,
-        decoder: decoder(options),
+        decoder: decoder(options, version),
         received: BytesMut::from(&dialled.early[..]),
-        deadline,
+        deadline: deadline.min(now() + patience),
     };
-    let connect = connect_packet(options, &shared.endpoint, client_id.clone(), clean_start);
+    let mut connect = connect_packet(options, version, &shared.endpoint, client_id.clone());
+    connect.clean_start = clean_start;
+    if version.has_properties() {
+        connect.properties.session_expiry_interval = session_expiry;
+    }
     let connack = match greeting.exchange(connect) {
         Ok(connack) => connack,
         Err(error) => {
             greeting.outbox.abort();
-            return Err(error);
+            return Err(GreetingError::after_connect(error));
         }
     };
     let assigned = connack.properties.assigned_client_identifier.clone();
@@ -83,6 +166,7 @@ pub(crate) fn establish(
         early: greeting.received,
         connack,
         client_id: assigned.unwrap_or(client_id),
+        version,
     })
 }
 
@@ -128,7 +212,7 @@ impl Greeting {
                 packet_log::received(client_id, frame, &packet);
                 return Ok(packet);
             }
-            let left = self.deadline.saturating_duration_since(now());
+            let left = left(self.deadline);
             if left.is_zero() {
                 return Err(ClientError::Timeout(Phase::Connack));
             }
@@ -137,6 +221,7 @@ impl Greeting {
                 Ok(0) => return Err(ClientError::ConnectionLost),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => continue,
+                Err(error) if is_a_close(&error) => return Err(ClientError::ConnectionLost),
                 Err(error) => return Err(network(error)),
             };
             let raw = raw.get(..read).unwrap_or_default();
@@ -194,10 +279,10 @@ fn tls_options(options: &TlsOptions) -> ClientTlsOptions {
     }
 }
 
-fn decoder(options: &ConnectOptions) -> Decoder {
+fn decoder(options: &ConnectOptions, version: ProtocolVersion) -> Decoder {
     Decoder {
         max_packet_bytes: options.max_packet_bytes,
-        ..Decoder::new(options.version)
+        ..Decoder::new(version)
     }
 }
 
@@ -223,23 +308,25 @@ fn on_outbox_event(shared: Weak<Shared>) -> Box<dyn Fn(OutboxEvent) + Send + Syn
 
 fn connect_packet(
     options: &ConnectOptions,
+    version: ProtocolVersion,
     endpoint: &Endpoint,
     client_id: ByteString,
-    clean_start: bool,
 ) -> Connect {
-    let version = options.version;
     let user_name = options
         .user_name
         .clone()
         .or_else(|| endpoint.user.clone().map(ByteString::from));
-    let password = options
+    let mut password = options
         .password
         .clone()
-        .or_else(|| endpoint.password.clone().map(Bytes::from))
-        .filter(|_| user_name.is_some() || version.allows_password_without_user_name());
+        .or_else(|| endpoint.password.clone().map(Bytes::from));
+    if user_name.is_none() && !version.allows_password_without_user_name() && password.is_some() {
+        log::warn!("the password is not sent: {version} has none without a user name");
+        password = None;
+    }
     Connect {
         version,
-        clean_start,
+        clean_start: options.clean_start,
         keep_alive: options.keep_alive,
         client_id,
         will: options.will.as_ref().map(will_packet),
@@ -254,9 +341,8 @@ fn connect_packet(
 }
 
 fn connect_properties(options: &ConnectOptions) -> ConnectProperties {
-    let for_ever = (!options.clean_start).then_some(u32::MAX);
     ConnectProperties {
-        session_expiry_interval: options.session_expiry.or(for_ever),
+        session_expiry_interval: options.session_expiry,
         receive_maximum: Some(options.receive_maximum),
         maximum_packet_size: Some(options.max_packet_bytes)
             .filter(|bytes| *bytes < codec::MAX_PACKET_BYTES),
@@ -295,6 +381,25 @@ fn refusal(connack: Connack, version: ProtocolVersion) -> ClientError {
     }))
 }
 
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(now())
+}
+
+/// The server closed the connection without reading all that was sent.
+fn is_a_close(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
+}
+
 fn network(error: io::Error) -> ClientError {
     ClientError::Network(Arc::new(error.into()))
 }
+
+/// How long a server may leave CONNECT unanswered before it is taken for one that waits for more: amqtt and HBMQTT take
+/// the properties of 5.0 for the length of a long Client Identifier.
+const SILENCE: Duration = Duration::from_secs(3);

@@ -41,8 +41,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::net::NetError;
 use crate::net::url::Endpoint;
-use crate::proto::ReasonCode;
 use crate::proto::packet::connack::ConnackProperties;
+use crate::proto::{ProtocolVersion, ReasonCode};
 use crate::thread;
 
 #[cfg(feature = "yaml")]
@@ -76,6 +76,8 @@ struct Handle {
 pub struct ConnectResult {
     /// The server had a session of this client and goes on with it.
     pub session_present: bool,
+    /// The protocol version in use.
+    pub version: ProtocolVersion,
     /// The Client Identifier in use: the option's, the generated one, or the one that the server assigned.
     pub client_id: ByteString,
     /// The properties of CONNACK; all `None` before 5.0.
@@ -387,6 +389,12 @@ impl Client {
     #[must_use]
     pub fn connect_result(&self) -> ConnectResult {
         self.shared().lock().result.clone()
+    }
+
+    /// The protocol version in use: the one that was chosen, or the one that was agreed on with the server.
+    #[must_use]
+    pub fn version(&self) -> ProtocolVersion {
+        self.shared().lock().result.version
     }
 
     /// The Client Identifier in use.

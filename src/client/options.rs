@@ -39,7 +39,8 @@ pub(crate) type StateCallback = Arc<dyn Fn(&StateEvent) + Send + Sync>;
 #[derive(Clone)]
 pub struct ConnectOptions {
     pub(crate) uri: Option<String>,
-    pub(crate) version: ProtocolVersion,
+    /// `None`: the newest that the server speaks.
+    pub(crate) version: Option<ProtocolVersion>,
     pub(crate) client_id: Option<ByteString>,
     pub(crate) clean_start: bool,
     pub(crate) session_expiry: Option<u32>,
@@ -114,12 +115,12 @@ pub struct WillOptions {
 }
 
 impl ConnectOptions {
-    /// The defaults: MQTT 3.1.1, a generated client identifier, a clean session, keep alive 10 s, reconnecting on.
+    /// The defaults: MQTT 5.0 or else 3.1.1, a generated client identifier, a clean session, keep alive 10 s, reconnecting on.
     #[must_use]
     pub fn new() -> Self {
         Self {
             uri: None,
-            version: ProtocolVersion::V311,
+            version: None,
             client_id: None,
             clean_start: true,
             session_expiry: None,
@@ -173,10 +174,15 @@ impl ConnectOptions {
         self
     }
 
-    /// The protocol version. Default: 3.1.1.
+    /// The protocol version: this one and no other. `None`, the default: 5.0, and 3.1.1 with a server that does not speak
+    /// it; what 3.1.1 has no words for is left out then.
+    ///
+    /// A server that refuses the version, answers with something that 5.0 does not have, closes the connection without
+    /// an answer, or does not answer within 3 s (or half of the [`connect_timeout`](Self::connect_timeout)), is asked once more in 3.1.1 on another connection. What was agreed holds for reconnects;
+    /// [`ConnectResult::version`](super::ConnectResult::version) says what it is.
     #[must_use]
-    pub fn version(mut self, version: ProtocolVersion) -> Self {
-        self.version = version;
+    pub fn version(mut self, version: impl Into<Option<ProtocolVersion>>) -> Self {
+        self.version = version.into();
         self
     }
 
@@ -274,7 +280,8 @@ impl ConnectOptions {
         self
     }
 
-    /// Password alone: binary data. Without a user name it is sent in 5.0 only.
+    /// Password alone: binary data. Without a user name it is sent in 5.0 only, and left out with a server that does not
+    /// speak it.
     #[must_use]
     pub fn password(mut self, password: impl Into<Bytes>) -> Self {
         self.password = Some(password.into());
@@ -450,6 +457,23 @@ impl ConnectOptions {
         )
     }
 
+    /// The version to try first.
+    pub(crate) fn first_version(&self) -> ProtocolVersion {
+        self.version
+            .unwrap_or_else(|| ProtocolVersion::newest(true))
+    }
+
+    /// The version to try next, with a server that does not speak `version`. `None`: there is none, or the client
+    /// identifier has no meaning in it.
+    pub(crate) fn version_after(&self, version: ProtocolVersion) -> Option<ProtocolVersion> {
+        let older = ProtocolVersion::newest(false);
+        let id = self.client_id.as_ref();
+        let may = self.version.is_none()
+            && version > older
+            && id.is_none_or(|id| self.check_client_id(id, older).is_ok());
+        may.then_some(older)
+    }
+
     /// Whether the settings can work together.
     pub(crate) fn check(&self) -> Result<(), ClientError> {
         if self.keep_alive > 0 && self.ping_delay >= self.keep_alive {
@@ -461,18 +485,6 @@ impl ConnectOptions {
                 ),
             ));
         }
-        if let Some(id) = &self.client_id {
-            self.check_client_id(id)?;
-        }
-        if self.password.is_some()
-            && self.user_name.is_none()
-            && !self.version.allows_password_without_user_name()
-        {
-            return Err(ClientError::invalid(
-                "password",
-                format!("{} has no password without a user name", self.version),
-            ));
-        }
         if self.tls.cert_file.is_some() != self.tls.key_file.is_some() {
             return Err(ClientError::invalid(
                 "certfile",
@@ -482,24 +494,41 @@ impl ConnectOptions {
         if let Some(will) = &self.will {
             crate::proto::topic::validate_name(&will.topic)?;
         }
+        self.check_for(self.first_version())
+    }
+
+    /// Whether the settings have a meaning in `version`.
+    fn check_for(&self, version: ProtocolVersion) -> Result<(), ClientError> {
+        if let Some(id) = &self.client_id {
+            self.check_client_id(id, version)?;
+        }
+        if self.password.is_some()
+            && self.user_name.is_none()
+            && !version.allows_password_without_user_name()
+        {
+            return Err(ClientError::invalid(
+                "password",
+                format!("{version} has no password without a user name"),
+            ));
+        }
         Ok(())
     }
 
     // [MQTT-3.1.3-8]: 3.1.1 refuses an empty identifier unless the session is clean.
-    fn check_client_id(&self, id: &str) -> Result<(), ClientError> {
+    fn check_client_id(&self, id: &str, version: ProtocolVersion) -> Result<(), ClientError> {
         if id.len() > usize::from(u16::MAX) {
             return Err(ClientError::invalid(
                 "client_id",
                 "longer than 65,535 bytes",
             ));
         }
-        if id.is_empty() && !self.version.allows_empty_client_id() {
+        if id.is_empty() && !version.allows_empty_client_id() {
             return Err(ClientError::invalid(
                 "client_id",
-                format!("{} needs one", self.version),
+                format!("{version} needs one"),
             ));
         }
-        if id.is_empty() && !self.clean_start && !self.version.has_properties() {
+        if id.is_empty() && !self.clean_start && !version.has_properties() {
             return Err(ClientError::invalid(
                 "client_id",
                 "a session that is to be kept needs one",
@@ -996,17 +1025,36 @@ mod tests {
     #[test]
     fn password_needs_a_user_name_before_5() {
         let options = ConnectOptions::new().password("secret");
-        assert!(options.check().is_err());
-        assert!(options.clone().version(ProtocolVersion::V5).check().is_ok());
-        assert!(options.user_name("me").check().is_ok());
+        assert!(options.check().is_ok());
+        let older = options.version(ProtocolVersion::V311);
+        assert!(older.check().is_err());
+        assert!(older.user_name("me").check().is_ok());
     }
 
     #[test]
     fn empty_client_id_needs_a_clean_session() {
         let options = ConnectOptions::new().client_id("");
         assert!(options.check().is_ok());
-        assert!(options.clone().clean_start(false).check().is_err());
+        let older = options.clone().version(ProtocolVersion::V311);
+        assert!(older.check().is_ok());
+        let kept = options.clone().clean_start(false);
+        assert_eq!(kept.version_after(ProtocolVersion::V5), None);
+        assert!(older.clean_start(false).check().is_err());
         assert!(options.version(ProtocolVersion::V31).check().is_err());
+    }
+
+    #[test]
+    fn a_chosen_version_is_never_changed() {
+        let options = ConnectOptions::new();
+        assert_eq!(options.first_version(), ProtocolVersion::V5);
+        let next = options.version_after(ProtocolVersion::V5);
+        assert_eq!(next, Some(ProtocolVersion::V311));
+        assert_eq!(options.version_after(ProtocolVersion::V311), None);
+        for version in ProtocolVersion::ALL {
+            let chosen = options.clone().version(version);
+            assert_eq!(chosen.first_version(), version);
+            assert_eq!(chosen.version_after(version), None);
+        }
     }
 
     #[test]

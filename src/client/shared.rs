@@ -35,7 +35,7 @@ use crate::packet_log;
 use crate::proto::packet::connack::ConnackProperties;
 use crate::proto::packet::publish::PublishHead;
 use crate::proto::packet::{Disconnect, Packet};
-use crate::proto::{QoS, ReasonCode, codec, topic};
+use crate::proto::{ProtocolVersion, QoS, ReasonCode, codec, topic};
 use crate::thread::Pool;
 
 /// See the module.
@@ -69,6 +69,8 @@ pub(crate) struct Core {
     /// Try now instead of after the pause.
     pub(crate) retry_now: bool,
     pub(crate) clean_start: bool,
+    /// The version that a server took, to begin with the next time.
+    pub(crate) agreed: Option<ProtocolVersion>,
     pub(crate) result: ConnectResult,
     watchers: Vec<Sender<StateEvent>>,
     flusher: Flusher,
@@ -124,7 +126,7 @@ impl Shared {
         client_id: ByteString,
     ) -> Arc<Self> {
         let core = Core {
-            session: Session::new(options.version, options.max_in_flight),
+            session: Session::new(options.first_version(), options.max_in_flight),
             link: None,
             state: ClientState::Disconnected,
             ended: None,
@@ -134,8 +136,10 @@ impl Shared {
             connecting: false,
             retry_now: false,
             clean_start: options.clean_start,
+            agreed: None,
             result: ConnectResult {
                 session_present: false,
+                version: options.first_version(),
                 client_id,
                 properties: ConnackProperties::default(),
             },
@@ -470,6 +474,7 @@ impl Shared {
         let connection = core.connection;
         for _ in 0..rounds {
             let client_id = packet_log::is_on().then(|| core.result.client_id.clone());
+            let version = core.result.version;
             let Some(link) = core.link.as_mut() else {
                 return true;
             };
@@ -483,7 +488,6 @@ impl Shared {
             let mut out = std::mem::replace(&mut link.pending, spare);
             let outbox = Arc::clone(&link.outbox);
             link.last_sent_at = now();
-            let version = self.options.version;
             MutexGuard::unlocked(core, || {
                 if let Some(client_id) = client_id {
                     packet_log::sent(&client_id, version, &out);
@@ -581,7 +585,7 @@ impl Shared {
         }
         let link = core.link.take();
         let connection = core.connection;
-        let client_id = core.result.client_id.clone();
+        let result = core.result.clone();
         core.session
             .give_up(&ClientError::NotConnected, &mut effects);
         drop(core);
@@ -590,7 +594,7 @@ impl Shared {
             // The server has them still, and sends them when the session goes on.
             self.inbox.retract();
         }
-        let outbox = link.map(|link| self.say_goodbye(link, &client_id, &goodbye));
+        let outbox = link.map(|link| self.say_goodbye(link, &result, &goodbye));
         self.inbox.close(ClientError::NotConnected);
         self.notify();
         if let Some(outbox) = outbox {
@@ -601,7 +605,7 @@ impl Shared {
 
     /// The DISCONNECT, encoded.
     fn goodbye(&self, options: DisconnectOptions, core: &Core) -> Result<Vec<u8>, ClientError> {
-        let version = self.options.version;
+        let version = core.result.version;
         if options.publish_will && !version.has_reason_codes() {
             return Err(ClientError::invalid(
                 "publish_will",
@@ -640,10 +644,10 @@ impl Shared {
         expiry.map_or(!core.clean_start, |seconds| seconds > 0)
     }
 
-    fn say_goodbye(&self, mut link: Link, client_id: &ByteString, goodbye: &[u8]) -> Arc<Outbox> {
+    fn say_goodbye(&self, mut link: Link, result: &ConnectResult, goodbye: &[u8]) -> Arc<Outbox> {
         link.pending.bytes_mut().extend_from_slice(goodbye);
         if packet_log::is_on() {
-            packet_log::sent(client_id, self.options.version, &link.pending);
+            packet_log::sent(&result.client_id, result.version, &link.pending);
         }
         link.outbox.close_with(&mut link.pending);
         link.outbox
@@ -679,11 +683,13 @@ impl Shared {
 
     /// Whether the server keeps the session when the connection ends.
     pub(crate) fn session_is_kept(&self) -> bool {
-        let clean_start = self.lock().clean_start;
-        if self.options.version.has_properties() {
-            self.options.session_expiry.map_or(!clean_start, |s| s > 0)
+        let core = self.lock();
+        if core.result.version.has_properties() {
+            let granted = core.result.properties.session_expiry_interval;
+            let expiry = granted.or(self.options.session_expiry);
+            expiry.map_or(!core.clean_start, |seconds| seconds > 0)
         } else {
-            !clean_start
+            !core.clean_start
         }
     }
 

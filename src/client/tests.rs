@@ -4,6 +4,7 @@ mod publish;
 mod receive;
 mod reconnect;
 mod server;
+mod version;
 mod version5;
 
 use std::time::Duration;
@@ -94,7 +95,8 @@ fn credentials_come_from_the_url_and_a_lone_password_is_not_sent() {
         })
         .unwrap();
         let url = format!("mqtt://{user_info}{address}");
-        options().auto_reconnect(false).connect(&url).unwrap();
+        let older = options().version(ProtocolVersion::V311);
+        older.auto_reconnect(false).connect(&url).unwrap();
         let connect = server.join().unwrap();
         assert_eq!(connect.user_name.as_deref(), user, "{user_info}");
         let sent = connect.password.as_deref().map(<[u8]>::to_vec);
@@ -116,6 +118,7 @@ fn refused_credentials_fail_at_once() {
             peer.until_end();
         });
         let error = options()
+            .version(ProtocolVersion::V311)
             .reconnect_retries(None)
             .connect(&url)
             .map(|_| ())
@@ -153,7 +156,10 @@ fn no_server_is_an_error_after_the_retries() {
 
 #[test]
 fn a_silent_server_times_out() {
-    let (url, server) = serve(|server| server.accept().until_end());
+    let (url, server) = serve(|server| {
+        let _in_five = server.accept();
+        server.accept().until_end()
+    });
     let error = options()
         .auto_reconnect(false)
         .connect_timeout(Duration::from_millis(50))
@@ -199,7 +205,7 @@ fn subscribe_and_unsubscribe_return_what_the_server_says() {
         };
         peer.send(&Packet::Unsuback(Box::new(Unsuback {
             packet_id: unsubscribe.packet_id,
-            reasons: Vec::new(),
+            reasons: vec![ReasonCode::Success],
             properties: None,
         })));
         peer.until_end();

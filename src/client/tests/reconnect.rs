@@ -56,7 +56,7 @@ fn without_a_session_filters_are_subscribed_again() {
         peer.send(&Packet::Unsuback(Box::new(
             crate::proto::packet::Unsuback {
                 packet_id: unsubscribe.packet_id,
-                reasons: Vec::new(),
+                reasons: vec![ReasonCode::Success],
                 properties: None,
             },
         )));
@@ -247,7 +247,7 @@ fn credentials_that_are_refused_later_end_the_attempts() {
     });
     let client = options().reconnect_retries(None).connect(&url).unwrap();
     let error = client.recv().unwrap_err();
-    assert_eq!(error.return_code(), Some(5), "{error:?}");
+    assert_eq!(error.return_code(), Some(0x87), "{error:?}");
     server.join().unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::server::{CONNACK, Server, read_connect};
+use super::server::{Server, read_connect};
 use super::*;
 
 /// The command lines of HBMQTT's documentation, with another host and port in the URL. [SEED-8]
@@ -330,8 +330,7 @@ fn a_refusal_becomes_the_exit_status() {
         let server = Server::new();
         let url = server.url();
         let tool = Tool::start(PUB, &["--url", &url, "-t", "a", "-m", "x"]);
-        let mut peer = server.accept();
-        peer.packet();
+        let (mut peer, _) = server.accept_connect();
         peer.send(&format!("20 02 00 0{code}"));
         tool.wait().expect(status);
     }
@@ -546,9 +545,6 @@ fn a_connection_that_ends_at_once_is_a_failure() {
     let server = Server::new();
     let url = server.url();
     let tool = Tool::start(PUB, &["--url", &url, "-t", "a", "-m", "x", "-q", "2"]);
-    let mut peer = server.accept();
-    peer.packet();
-    peer.send(CONNACK);
-    drop(peer);
+    drop(server.accept_mqtt());
     tool.wait().expect(1);
 }

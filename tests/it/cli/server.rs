@@ -1,4 +1,4 @@
-//! A server that does as a test says: to see what a program sends, and how it takes what a broker seldom does.
+//! A server of MQTT 3.1.1 that does as a test says: to see what a program sends, and how it takes what a broker seldom does.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use crate::support::*;
 
 /// CONNACK of MQTT 3.1.1 without a session: return code 0.
-pub(super) const CONNACK: &str = "20 02 00 00";
+const CONNACK: &str = "20 02 00 00";
 
 pub(super) struct Server(TcpListener);
 
@@ -43,13 +43,24 @@ impl Server {
         assert!(self.0.accept().is_err(), "somebody connected");
     }
 
-    /// The next connection with its CONNECT, which is accepted.
+    /// The next connection with its CONNECT of MQTT 3.1.1, which is accepted. One of 5.0 before that is closed, as old
+    /// servers do.
     pub(super) fn accept_mqtt(&self) -> (Peer, Vec<u8>) {
-        let mut peer = self.accept();
-        let connect = peer.packet();
-        assert_eq!(connect[0], 0x10);
+        let (mut peer, connect) = self.accept_connect();
         peer.send(CONNACK);
         (peer, connect)
+    }
+
+    /// As [`accept_mqtt`](Self::accept_mqtt), and the answer is the test's.
+    pub(super) fn accept_connect(&self) -> (Peer, Vec<u8>) {
+        loop {
+            let mut peer = self.accept();
+            let connect = peer.packet();
+            assert_eq!(connect[0], 0x10);
+            if connect[8] < 5 {
+                return (peer, connect);
+            }
+        }
     }
 }
 

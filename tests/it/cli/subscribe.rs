@@ -269,7 +269,9 @@ fn a_refused_subscription_is_told_and_ends_the_program_if_all_are() {
     let broker =
         Broker::with("topic-check:\n  enabled: on\n  subscribe-acl:\n    anonymous: [open/#]\n");
     let url = url(&broker);
-    let done = run(SUB, &["--url", &url, "-t", "closed/a", "-t", "closed/b"]).expect(128);
+    let both = ["--url", &url, "-t", "closed/a", "-t", "closed/b"];
+    run(SUB, &[&both[..], &["-V", "3.1.1"]].concat()).expect(128);
+    let done = run(SUB, &both).expect(135);
     for topic in ["closed/a", "closed/b"] {
         let expected = format!("Subscription to '{topic}' refused: ");
         assert!(

@@ -66,7 +66,7 @@ pub(crate) fn plan(
     let mut options = options(&config)
         .client_id(client_id.as_str())
         .tls(tls_options(&config, args));
-    options = credentials(options, args, &environment, &target)?;
+    options = credentials(options, args, &environment, &target, config.protocol)?;
     if let Some(will) = will(args, &properties)? {
         options = options.will(properties.will(will));
     }
@@ -326,6 +326,7 @@ fn credentials(
     args: &ConnectionArgs,
     environment: &Environment,
     target: &Target,
+    version: Option<ProtocolVersion>,
 ) -> Result<ConnectOptions, Failure> {
     let endpoint = &target.endpoint;
     let user = args
@@ -336,7 +337,7 @@ fn credentials(
     let password = settings::password(args)?
         .or_else(|| endpoint.password.clone())
         .or_else(|| environment.password.clone().map(String::into_bytes));
-    let without_user = args.protocol_version == Some(ProtocolVersion::V5);
+    let without_user = version.is_none_or(ProtocolVersion::allows_password_without_user_name);
     Ok(match (user, password) {
         (Some(user), Some(password)) => options.credentials(user, password),
         (Some(user), None) => options.user_name(user),

@@ -54,7 +54,7 @@ macro_rules! connection_options {
             /// keep alive in seconds, 0 to 65535; 0 turns it off (10)
             #[argh(option, short = 'k', arg_name = "seconds", from_str_fn(crate::shared::client::values::keep_alive))]
             keepalive: {Option<u16>},
-            /// MQTT version: 3.1, 3.1.1 or 5 (3.1.1)
+            /// MQTT version: 3.1, 3.1.1 or 5 (5, else 3.1.1)
             #[argh(option, short = 'V', arg_name = "version", from_str_fn(crate::shared::client::values::version))]
             protocol_version: {Option<hbmqtt::proto::ProtocolVersion>},
             /// start with an empty session: the default without -i
