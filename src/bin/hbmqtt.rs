@@ -44,7 +44,7 @@ use shared::program::Program;
 #[argh(
     help_triggers("-h", "--help"),
     usage = "[-c <config_file>] [-d] [more options]
-       hbmqtt pub | sub | passwd ..."
+       hbmqtt pub | sub | rr | passwd ..."
 )]
 struct Args {
     /// the YAML configuration file; it replaces the default configuration
@@ -116,7 +116,7 @@ const PROGRAM: Program = Program {
 
 const PAGE: manual::Page = manual::Page {
     summary: "MQTT broker",
-    synopsis: &["[-c FILE] [-d] [options]", "pub|sub|passwd ..."],
+    synopsis: &["[-c FILE] [-d] [options]", "pub|sub|rr|passwd ..."],
     statuses: &[
         ("0", "Ended by SIGTERM or SIGINT, or did what was asked."),
         (

@@ -195,7 +195,8 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     let watched = Watch::default();
     plan.options = watched.on(plan.options);
     let client = plan.connect()?;
-    stop_at_signal(&client, &plan)?;
+    // What is in flight is left to itself.
+    plan.stop_at_signal(&client, Duration::ZERO)?;
     let mut publisher = Publisher {
         client: &client,
         client_id: &plan.client_id,
@@ -215,9 +216,7 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     };
     let published = published.and_then(|()| publisher.finish());
     let refused = publisher.refused;
-    // Best effort: what was to be sent has been acknowledged, or has failed already.
-    let _ = client.disconnect_with(plan.properties.disconnect());
-    info!("{} Disconnected from broker", plan.client_id);
+    plan.disconnect(&client);
     published.map(|()| refused.unwrap_or(exit::OK))
 }
 
@@ -423,18 +422,6 @@ impl Watch {
             }
         })
     }
-}
-
-/// After SIGINT or SIGTERM: what is in flight is left to itself, the broker gets its DISCONNECT.
-fn stop_at_signal(client: &Client, plan: &Plan) -> Result<(), Failure> {
-    let client = client.clone();
-    let client_id = plan.client_id.clone();
-    let goodbye = plan.properties.disconnect();
-    signals::on_stop(Duration::ZERO, move || {
-        let _ = client.disconnect_with(goodbye);
-        info!("{client_id} Disconnected from broker");
-    })
-    .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
 }
 
 fn repeats(text: &str) -> Result<u64, String> {

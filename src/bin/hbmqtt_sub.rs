@@ -11,18 +11,17 @@ mod shared {
     pub(crate) mod format;
     pub(crate) mod log;
     pub(crate) mod manual;
+    pub(crate) mod output;
     pub(crate) mod program;
     pub(crate) mod prompt;
     pub(crate) mod signals;
 }
-#[path = "hbmqtt_sub/output.rs"]
-mod output;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use hbmqtt::client::{
     Client, ClientError, Phase, PublishOptions, ReceivedMessage, Subscription, Token,
@@ -30,14 +29,14 @@ use hbmqtt::client::{
 use hbmqtt::proto::packet::RetainHandling;
 use hbmqtt::proto::property::Carrier;
 use hbmqtt::proto::{QoS, ReasonCode, TopicFilter, topic};
-use log::{error, info};
+use log::error;
 
-use output::{Encoding, Layout, Output, Style};
 use shared::args::{Table, Words};
 use shared::client::connect::{self, Plan};
 use shared::client::{self, ConnectionArgs, Manner, Program, outcome, properties, values};
 use shared::exit::{self, Failure};
 use shared::format::{Format, View};
+use shared::output::{self, Encoding, Layout, Output, unwritable};
 use shared::{manual, signals};
 
 client_program! {
@@ -185,9 +184,6 @@ const PROGRAM: Program = Program {
     },
 };
 
-/// The status when the time given with `--timeout` is over.
-const TIMED_OUT: u8 = 27;
-
 fn main() -> ExitCode {
     client::main(&PROGRAM, run)
 }
@@ -210,10 +206,10 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     let mut output = open(&args, manner)?;
     let is_over = || deadline.is_some_and(|deadline| deadline <= now());
     let client = match plan.connect() {
-        Err(_) if is_over() => return Ok(TIMED_OUT),
+        Err(_) if is_over() => return Ok(exit::TIMED_OUT),
         connected => connected?,
     };
-    stop_at_signal(&client, &plan)?;
+    plan.stop_at_signal(&client, Duration::from_secs(1))?;
     let result = subscribe(&client, &args, &filters, &plan).and_then(|()| {
         let mut subscriber = Subscriber {
             client: &client,
@@ -236,10 +232,9 @@ fn run(mut args: Args, manner: Manner) -> Result<u8, Failure> {
     });
     let flushed = output.flush().map_err(|error| unwritable(&error));
     signals::give_way();
-    let _ = client.disconnect_with(plan.properties.disconnect());
-    info!("{} Disconnected from broker", plan.client_id);
+    plan.disconnect(&client);
     let status = match result {
-        Err(_) if is_over() => TIMED_OUT,
+        Err(_) if is_over() => exit::TIMED_OUT,
         result => result?,
     };
     flushed.map(|()| status).or_else(reader_left)
@@ -295,28 +290,17 @@ fn topic_filters(texts: &[String]) -> Result<Vec<TopicFilter>, Failure> {
 }
 
 fn open(args: &Args, manner: Manner) -> Result<Output, Failure> {
-    let ways = [
-        args.output_format.is_some(),
-        args.json,
-        args.format.is_some(),
-    ];
-    if ways.iter().filter(|given| **given).count() > 1 {
-        return Err(Failure::usage(
-            "use one of --output-format, --json and --format",
-        ));
-    }
     if args.no_retained && args.retained_only {
         return Err(Failure::usage(
             "use one of --no-retained and --retained-only",
         ));
     }
-    let encoding = args.format.unwrap_or_default();
-    let style = match &args.output_format {
-        Some(format) => Style::Formatted(format.clone()),
-        None if args.json => Style::Json,
-        None if args.verbose || args.watch => Style::TopicAndPayload(encoding),
-        None => Style::Payload(encoding),
-    };
+    let style = output::style(
+        args.output_format.as_ref(),
+        args.json,
+        args.format,
+        args.verbose || args.watch,
+    )?;
     let layout = Layout {
         style,
         newline: !args.no_newline,
@@ -349,7 +333,7 @@ fn subscribe(
     let wanted = filters.iter().map(|filter| subscription(args, filter));
     let granted = client
         .subscribe_with(wanted, plan.properties.subscribe())
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| outcome::failed(&error))?;
     let refused: Vec<ReasonCode> = granted
         .iter()
         .zip(filters)
@@ -388,7 +372,7 @@ fn unsubscribe(client: &Client, args: &Args, plan: &Plan) -> Result<(), Failure>
     client
         .unsubscribe_with(&args.unsubscribe, plan.properties.unsubscribe())
         .map(drop)
-        .map_err(|error| failed(&error))
+        .map_err(|error| outcome::failed(&error))
 }
 
 /// The receiving of messages until there is a reason to end.
@@ -436,7 +420,7 @@ impl Subscriber<'_> {
                 return Ok(exit::OK);
             }
         }
-        Ok(TIMED_OUT)
+        Ok(exit::TIMED_OUT)
     }
 
     /// The next message; `None` when the time is over. What was printed is handed over before waiting.
@@ -469,19 +453,11 @@ impl Subscriber<'_> {
     /// The connection is gone for good; what was received before has been printed.
     fn lost(&mut self, error: &ClientError) -> Failure {
         let _ = self.output.flush();
-        failed(error)
+        outcome::failed(error)
     }
 
     fn print(&mut self, message: &ReceivedMessage) -> io::Result<()> {
-        self.output.write(&View {
-            topic: message.topic(),
-            payload: message.payload(),
-            qos: message.qos().as_u8(),
-            retain: message.retain(),
-            packet_id: message.packet_id().map_or(0, |id| id.value()),
-            properties: message.properties(),
-            at: SystemTime::now(),
-        })
+        self.output.write(&View::now(message))
     }
 
     /// Whether that was the last message.
@@ -512,7 +488,7 @@ impl Subscriber<'_> {
         let token = self
             .client
             .publish_nowait(topic, b"", options)
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| outcome::failed(&error))?;
         self.clearing.push(token);
         self.clearing.retain(|token| !token.is_done());
         Ok(())
@@ -520,7 +496,7 @@ impl Subscriber<'_> {
 
     fn wait_until_cleared(&mut self) -> Result<(), Failure> {
         for token in self.clearing.drain(..) {
-            token.wait().map_err(|error| failed(&error))?;
+            token.wait().map_err(|error| outcome::failed(&error))?;
         }
         Ok(())
     }
@@ -543,45 +519,19 @@ impl Subscriber<'_> {
                 return reader_left(unwritable(&error));
             }
             if self.deadline == Some(until) {
-                return Ok(TIMED_OUT);
+                return Ok(exit::TIMED_OUT);
             }
         }
     }
 }
 
-/// A call of the library failed: says so, unless that is because the program is being stopped.
-fn failed(error: &ClientError) -> Failure {
-    signals::give_way();
-    error!("{error}");
-    outcome::silent(outcome::status(error))
-}
-
-/// An empty message marks that the reader of our output is gone: that ends the program, and is no failure.
-fn unwritable(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => outcome::silent(exit::OK),
-        _ => Failure::failed(format!("cannot write the messages: {error}")),
-    }
-}
-
+/// An empty message marks that the reader of our output is gone: that is no failure.
 fn reader_left(failure: Failure) -> Result<u8, Failure> {
     if failure.status == exit::OK {
         Ok(exit::OK)
     } else {
         Err(failure)
     }
-}
-
-/// After SIGINT or SIGTERM: DISCONNECT, and what was received is still printed.
-fn stop_at_signal(client: &Client, plan: &Plan) -> Result<(), Failure> {
-    let client = client.clone();
-    let client_id = plan.client_id.clone();
-    let goodbye = plan.properties.disconnect();
-    signals::on_stop(Duration::from_secs(1), move || {
-        let _ = client.disconnect_with(goodbye);
-        info!("{client_id} Disconnected from broker");
-    })
-    .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
 }
 
 fn retain_handling(text: &str) -> Result<RetainHandling, String> {

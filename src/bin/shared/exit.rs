@@ -10,6 +10,9 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const FAILURE: u8 = 1;
 /// The command line cannot be understood.
 pub(crate) const USAGE: u8 = 2;
+/// The time given with `--timeout` is over.
+#[allow(dead_code, reason = "not every program has one")]
+pub(crate) const TIMED_OUT: u8 = 27;
 
 /// Why a program ends without success: one line for the user and the exit status.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
+use hbmqtt::client::ReceivedMessage;
 use hbmqtt::proto::packet::publish::PublishProperties;
 use time::OffsetDateTime;
 
@@ -20,6 +21,21 @@ pub(crate) struct View<'a> {
     pub(crate) properties: Option<&'a PublishProperties>,
     /// When the message arrived.
     pub(crate) at: SystemTime,
+}
+
+impl<'a> View<'a> {
+    /// A message that arrives now.
+    pub(crate) fn now(message: &'a ReceivedMessage) -> Self {
+        Self {
+            topic: message.topic(),
+            payload: message.payload(),
+            qos: message.qos().as_u8(),
+            retain: message.retain(),
+            packet_id: message.packet_id().map_or(0, |id| id.value()),
+            properties: message.properties(),
+            at: SystemTime::now(),
+        }
+    }
 }
 
 /// A format that has been read.

@@ -4,10 +4,11 @@ use std::process::Command;
 
 use super::*;
 
-const ALL: [(&str, &str); 4] = [
+const ALL: [(&str, &str); 5] = [
     (BROKER, "hbmqtt"),
     (PUB, "hbmqtt_pub"),
     (SUB, "hbmqtt_sub"),
+    (RR, "hbmqtt_rr"),
     (PASSWD, "hbmqtt_passwd"),
 ];
 

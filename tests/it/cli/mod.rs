@@ -5,6 +5,7 @@ mod broker;
 mod passwd;
 mod properties;
 mod publish;
+mod request;
 mod server;
 mod settings;
 mod subscribe;
@@ -21,6 +22,7 @@ use crate::support::*;
 const BROKER: &str = env!("CARGO_BIN_EXE_hbmqtt");
 const PUB: &str = env!("CARGO_BIN_EXE_hbmqtt_pub");
 const SUB: &str = env!("CARGO_BIN_EXE_hbmqtt_sub");
+const RR: &str = env!("CARGO_BIN_EXE_hbmqtt_rr");
 const PASSWD: &str = env!("CARGO_BIN_EXE_hbmqtt_passwd");
 
 /// One of our programs while it runs; its standard output is kept byte for byte.

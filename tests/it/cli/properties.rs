@@ -277,7 +277,7 @@ fn a_property_is_refused_with_its_command_and_the_reason() {
 /// The other programs are there under the broker's name too.
 #[test]
 fn a_subcommand_is_another_program() {
-    for (name, program) in [("pub", PUB), ("sub", SUB), ("passwd", PASSWD)] {
+    for (name, program) in [("pub", PUB), ("sub", SUB), ("rr", RR), ("passwd", PASSWD)] {
         let done = run(BROKER, &[name, "--help"]).expect(0);
         assert_eq!(done.output, run(program, &["--help"]).expect(0).output);
     }

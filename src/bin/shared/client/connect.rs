@@ -14,6 +14,7 @@ use super::target::Target;
 use super::{ConnectionArgs, Manner, Program, outcome};
 use crate::shared::exit::Failure;
 use crate::shared::log as logging;
+use crate::shared::signals;
 
 /// How long an attempt to connect may take when nothing says otherwise: the library's default.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -125,6 +126,30 @@ impl Plan {
             );
             outcome::silent(status)
         })
+    }
+}
+
+impl Plan {
+    /// Sends DISCONNECT with its properties.
+    pub(crate) fn disconnect(&self, client: &Client) {
+        // Best effort: what was to be sent has been acknowledged, or has failed already.
+        let _ = client.disconnect_with(self.properties.disconnect());
+        info!("{} Disconnected from broker", self.client_id);
+    }
+
+    /// After SIGINT or SIGTERM the broker gets its DISCONNECT, and the program has `grace` to end.
+    ///
+    /// # Errors
+    /// The system refuses the handlers or the thread.
+    pub(crate) fn stop_at_signal(&self, client: &Client, grace: Duration) -> Result<(), Failure> {
+        let client = client.clone();
+        let client_id = self.client_id.clone();
+        let goodbye = self.properties.disconnect();
+        signals::on_stop(grace, move || {
+            let _ = client.disconnect_with(goodbye);
+            info!("{client_id} Disconnected from broker");
+        })
+        .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
     }
 }
 

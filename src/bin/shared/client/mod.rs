@@ -176,7 +176,10 @@ pub(crate) const STATUSES: &[(&str, &str)] = &[
     ),
     ("1", "A network, file, TLS or configuration error."),
     ("2", "The command line cannot be understood."),
-    ("27", "The time given with --timeout is over (hbmqtt_sub)."),
+    (
+        "27",
+        "The time given with --timeout is over (hbmqtt_sub, hbmqtt_rr).",
+    ),
     (
         "128 to 162",
         "The broker refused the connection, a subscription or a message; the MQTT 5 reason code. The return codes 1 to 5 of MQTT 3.1.1 give 132, 133, 136, 134 and 135.",
@@ -193,7 +196,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ),
     ("HBMQTT_CONFIG", "The settings file, when -c is not given."),
     (
-        "$XDG_CONFIG_HOME/hbmqtt/pub.yaml, sub.yaml",
+        "$XDG_CONFIG_HOME/hbmqtt/pub.yaml, sub.yaml, rr.yaml",
         "The settings file when neither of these names one; in ~/.config without XDG_CONFIG_HOME.",
     ),
 ];

@@ -3,7 +3,10 @@
 use hbmqtt::client::ClientError;
 use hbmqtt::proto::ReasonCode;
 
+use log::error;
+
 use crate::shared::exit::{self, Failure};
+use crate::shared::signals;
 
 /// The status to exit with after `error`.
 ///
@@ -23,6 +26,14 @@ pub(crate) fn reason_status(reason: ReasonCode) -> u8 {
         value @ 0x80.. => value,
         _ => exit::FAILURE,
     }
+}
+
+/// A call of the library failed: says so, unless that is because the program is being stopped.
+#[allow(dead_code, reason = "hbmqtt_pub has words of its own")]
+pub(crate) fn failed(error: &ClientError) -> Failure {
+    signals::give_way();
+    error!("{error}");
+    silent(status(error))
 }
 
 /// Ends the program with `status`; what there was to say has been logged.

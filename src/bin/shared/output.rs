@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
+use crate::shared::exit::{self, Failure};
 use crate::shared::format::{self, Format, JsonPayload, View};
 
 /// What a message looks like.
@@ -48,6 +49,41 @@ pub(crate) struct Layout {
     pub(crate) watch: bool,
 }
 
+/// What a message looks like after these options, of which each excludes the others but the last.
+///
+/// # Errors
+/// A usage error if several were given.
+pub(crate) fn style(
+    format: Option<&Format>,
+    json: bool,
+    encoding: Option<Encoding>,
+    with_topic: bool,
+) -> Result<Style, Failure> {
+    match (format, json, encoding) {
+        (Some(format), false, None) => Ok(Style::Formatted(format.clone())),
+        (None, true, None) => Ok(Style::Json),
+        (None, false, encoding) if with_topic => {
+            Ok(Style::TopicAndPayload(encoding.unwrap_or_default()))
+        }
+        (None, false, encoding) => Ok(Style::Payload(encoding.unwrap_or_default())),
+        _ => Err(Failure::usage(
+            "use one of --output-format, --json and --format",
+        )),
+    }
+}
+
+/// Messages cannot be written. That nobody reads them any longer ends the program and is no failure: an empty message
+/// and the status of success.
+pub(crate) fn unwritable(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure {
+            status: exit::OK,
+            message: String::new(),
+        },
+        _ => Failure::failed(format!("cannot write the messages: {error}")),
+    }
+}
+
 /// The place that messages go to.
 pub(crate) struct Output {
     sink: Sink,
@@ -57,11 +93,13 @@ pub(crate) struct Output {
     lines: HashMap<String, usize>,
 }
 
+#[allow(dead_code, reason = "hbmqtt_rr writes to standard output only")]
 enum Sink {
     Stream(BufWriter<Box<dyn Write>>),
     Directory { path: PathBuf, next: u64 },
 }
 
+#[allow(dead_code, reason = "hbmqtt_rr writes to standard output only")]
 impl Output {
     /// Standard output.
     pub(crate) fn stdout(layout: Layout) -> Self {
