@@ -28,7 +28,13 @@ const PROPERTIES: [&[u8]; 12] = [
 
 /// A changed copy of one of the packets.
 pub(crate) fn mutate(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = random.choose(corpus).clone();
+    let packet = random.choose(corpus).clone();
+    change_one(random, corpus, &packet)
+}
+
+/// A changed copy of this packet.
+pub(crate) fn change_one(random: &mut Random, corpus: &[Vec<u8>], packet: &[u8]) -> Vec<u8> {
+    let mut bytes = packet.to_vec();
     for _ in 0..=random.below(4) {
         change(random, corpus, &mut bytes);
     }

@@ -8,6 +8,7 @@ mod lifecycle;
 mod limits;
 mod load;
 mod log;
+mod packet_size;
 mod properties;
 mod publish;
 mod reasons;
