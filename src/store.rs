@@ -11,26 +11,46 @@
 //! The state on disk is always that of some moment in the past, never a mixture: commits are applied whole and in order.
 
 mod change;
+mod error;
+mod inbox;
+mod memory;
 mod record;
+mod worker;
 
 use std::fmt;
+use std::path::Path;
 
-pub use change::{Change, ChangeSet};
+pub use change::{Change, ChangeSet, EntryChange};
+pub use error::{Damage, StoreError};
+pub use inbox::{
+    Read, Request, SnapshotReply, StoreHandle, StoreInbox, StoreState, StoreStatus, channel,
+};
+pub use memory::{Failure, MemoryState, MemoryStore};
 pub use record::{
     EntryRecord, EntryState, MessageRecord, PublisherRecord, RetainedRecord, SessionRecord,
     SubscriptionRecord, WallTime, WillRecord,
 };
+pub use worker::{Durability, GroupCommit, StoreEvent, StoreHandler, StoreOptions, Trouble};
 
 use crate::proto::PacketId;
 use bytestring::ByteString;
 
-/// Names a stored session. Given in sequence and never used again in the life of a store.
+/// Names a stored session. Given in sequence, and not used again while the store has anything of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub u64);
 
-/// Names a stored message, however many sessions queue it. Given in sequence and never used again in the life of a store.
+/// Names a stored message, however many sessions queue it. Given in sequence, and not used again while the store has
+/// anything of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(pub std::num::NonZeroU64);
+
+impl MessageId {
+    /// The identifier after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
 
 /// The place of an entry in its session's queue: entries are delivered in ascending order. Never used again in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +79,27 @@ pub trait Store: Send + fmt::Debug {
 
     /// A reader of messages for another thread: it sees what was written before each call.
     fn reader(&self) -> Box<dyn MessageReader>;
+
+    /// The state of this moment, to be copied while the store goes on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError>;
+
+    /// What the store takes on disk, in bytes; 0: it is in memory.
+    fn size_bytes(&self) -> u64;
+}
+
+/// The state of a moment, see [`Store::snapshot`].
+pub trait Snapshot: Send {
+    /// Writes the state into a new store at `path`, which must not exist. On an error nothing is left there.
+    ///
+    /// # Errors
+    /// [`StoreError`] of this store or of the new one.
+    ///
+    /// # Blocking
+    /// Until all is read and written.
+    fn copy_to(self: Box<Self>, path: &Path) -> Result<(), StoreError>;
 }
 
 /// Reads messages whose turn has come.
@@ -88,9 +129,9 @@ pub enum Loaded {
 /// Where the sequences of names go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identifiers {
-    /// The first key that no session ever had.
+    /// Higher than the key of any session in the store.
     pub next_session: SessionKey,
-    /// The first identifier that no message ever had.
+    /// Higher than the identifier of any message in the store, and than any that an entry refers to.
     pub next_message: MessageId,
 }
 

@@ -75,6 +75,16 @@ pub struct EntryRecord {
     pub state: EntryState,
 }
 
+impl EntryRecord {
+    /// Goes on to `state`.
+    pub fn update(&mut self, state: EntryState) {
+        self.state = state;
+        if let EntryState::Released(_) = state {
+            self.message = None;
+        }
+    }
+}
+
 /// How far the delivery of an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryState {
