@@ -9,6 +9,7 @@ mod mqttjs;
 mod our_client;
 mod our_tools;
 mod paho;
+mod properties;
 
 use std::path::{Path, PathBuf};
 
