@@ -64,6 +64,8 @@ counters! {
     protocol_errors,
     /// Packets larger than the limit.
     packets_too_large,
+    /// PUBLISH or a will refused because its payload is not the UTF-8 that its Payload Format Indicator says.
+    payload_format_invalid,
     /// PUBLISH, SUBSCRIBE or a will refused by the access rules.
     access_denied,
     /// Messages dropped because a session's queue was full.

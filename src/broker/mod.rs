@@ -18,6 +18,8 @@ mod listeners;
 mod memory;
 mod metrics;
 pub mod plugin;
+mod redirect;
+mod response_area;
 mod router;
 mod sys;
 
@@ -50,10 +52,9 @@ use self::memory::MemoryWatch;
 use self::metrics::Metrics;
 use self::plugin::Plugin;
 use self::plugin::PluginHost;
-use self::router::command::{Command, Goodbye};
+use self::router::command::Command;
 use self::router::{Router, RouterSettings};
 use crate::outbox::Outbox;
-use crate::proto::ReasonCode;
 use crate::thread;
 
 /// Commands that wait for the router before connections stop reading.
@@ -290,7 +291,8 @@ impl Broker {
                 }
             }
         }
-        warn_about_openness(&running.services.settings().config);
+        warn_about_openness(config);
+        redirect::announce(config);
         running.services.plugins.started();
         Ok(running)
     }
@@ -389,6 +391,7 @@ impl Broker {
         }
         services.memory.set_limit(config.limits.max_memory);
         let settings = Box::new(RouterSettings::from_config(&config));
+        redirect::announce(&config);
         self.config = config.clone();
         *services.settings.write() = Settings {
             config: Arc::new(config),
@@ -453,10 +456,12 @@ impl Running {
         }
         self.services.half_open.close_all();
         // BLOCKS: on the router's inbox.
-        let _ = self.services.router.send(Command::Shutdown(Goodbye::new(
-            ReasonCode::ServerShuttingDown,
-            "the broker stops: connect again later",
-        )));
+        let _ = self
+            .services
+            .router
+            .send(Command::Shutdown(redirect::at_shutdown(
+                &self.services.settings().config,
+            )));
         join(self.router);
         for flusher in self.flushers {
             join(flusher);

@@ -1,11 +1,5 @@
 //! How to connect, what to publish, what to subscribe to: the settings of the client, checked where they are used.
 
-mod disconnect;
-mod payload;
-mod publish;
-mod subscribe;
-mod will;
-
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -17,14 +11,10 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::{Client, ClientError, StateEvent};
-use crate::proto::packet::UserProperty;
+use crate::proto::packet::disconnect::DisconnectProperties;
+use crate::proto::packet::publish::PublishProperties;
+use crate::proto::packet::{RetainHandling, SubscriptionOptions, UserProperty};
 use crate::proto::{ProtocolVersion, QoS};
-
-pub use disconnect::DisconnectOptions;
-pub use payload::Payload;
-pub use publish::PublishOptions;
-pub use subscribe::{SubscribeOptions, Subscription};
-pub use will::WillOptions;
 
 /// What is called on every change of state; see [`ConnectOptions::on_state`].
 pub(crate) type StateCallback = Arc<dyn Fn(&StateEvent) + Send + Sync>;
@@ -111,6 +101,17 @@ pub struct TopicDefaults {
     pub qos: Option<QoS>,
     /// The RETAIN flag, or the general default.
     pub retain: Option<bool>,
+}
+
+/// The Will: what the server publishes when this client's connection ends without a DISCONNECT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WillOptions {
+    pub(crate) topic: ByteString,
+    pub(crate) payload: Bytes,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) delay: u32,
+    pub(crate) properties: Option<Box<PublishProperties>>,
 }
 
 impl ConnectOptions {
@@ -557,6 +558,407 @@ impl fmt::Debug for ConnectOptions {
             .field("auto_reconnect", &self.auto_reconnect)
             .field("reconnect_retries", &self.reconnect_retries)
             .finish_non_exhaustive()
+    }
+}
+
+impl WillOptions {
+    /// A Will with an empty payload, QoS 0, not retained.
+    #[must_use]
+    pub fn new(topic: impl Into<ByteString>) -> Self {
+        Self {
+            topic: topic.into(),
+            payload: Bytes::new(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            delay: 0,
+            properties: None,
+        }
+    }
+
+    /// The payload. Default: empty.
+    #[must_use]
+    pub fn payload(mut self, payload: impl Into<Bytes>) -> Self {
+        self.payload = payload.into();
+        self
+    }
+
+    /// The QoS. Default: QoS 0.
+    #[must_use]
+    pub fn qos(mut self, qos: QoS) -> Self {
+        self.qos = qos;
+        self
+    }
+
+    /// The RETAIN flag. Default: false.
+    #[must_use]
+    pub fn retain(mut self, retain: bool) -> Self {
+        self.retain = retain;
+        self
+    }
+
+    /// MQTT 5.0: how long the server waits before it publishes the Will, in whole seconds. Default: 0.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = whole_seconds(delay);
+        self
+    }
+
+    /// MQTT 5.0: the properties that travel with the message.
+    #[must_use]
+    pub fn properties(mut self, properties: PublishProperties) -> Self {
+        self.properties = Some(Box::new(properties));
+        self
+    }
+}
+
+/// How to publish one message. What is not set comes from the topic's and the general defaults.
+///
+/// A [`QoS`] converts into it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PublishOptions {
+    pub(crate) qos: Option<QoS>,
+    pub(crate) retain: Option<bool>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) properties: Option<Box<PublishProperties>>,
+}
+
+impl PublishOptions {
+    /// Nothing set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The QoS.
+    #[must_use]
+    pub fn qos(mut self, qos: QoS) -> Self {
+        self.qos = Some(qos);
+        self
+    }
+
+    /// The RETAIN flag.
+    #[must_use]
+    pub fn retain(mut self, retain: bool) -> Self {
+        self.retain = Some(retain);
+        self
+    }
+
+    /// How long `publish` waits for the acknowledgement, and `publish_nowait` for room.
+    /// Default: [`ConnectOptions::ack_timeout`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// MQTT 5.0: when the message expires, in whole seconds from now. Default: never.
+    #[must_use]
+    pub fn message_expiry(mut self, expiry: Duration) -> Self {
+        self.properties_mut().message_expiry_interval = Some(whole_seconds(expiry));
+        self
+    }
+
+    /// MQTT 5.0: the payload is UTF-8 text.
+    #[must_use]
+    pub fn utf8(mut self) -> Self {
+        self.properties_mut().payload_format_utf8 = Some(true);
+        self
+    }
+
+    /// MQTT 5.0: the Content Type.
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<ByteString>) -> Self {
+        self.properties_mut().content_type = Some(content_type.into());
+        self
+    }
+
+    /// MQTT 5.0: the topic to answer to.
+    #[must_use]
+    pub fn response_topic(mut self, topic: impl Into<ByteString>) -> Self {
+        self.properties_mut().response_topic = Some(topic.into());
+        self
+    }
+
+    /// MQTT 5.0: what the answer is to carry so that it is recognised.
+    #[must_use]
+    pub fn correlation_data(mut self, data: impl Into<Bytes>) -> Self {
+        self.properties_mut().correlation_data = Some(data.into());
+        self
+    }
+
+    /// MQTT 5.0: adds a User Property.
+    #[must_use]
+    pub fn user_property(
+        mut self,
+        name: impl Into<ByteString>,
+        value: impl Into<ByteString>,
+    ) -> Self {
+        let properties = self.properties_mut();
+        properties.user_properties.push((name.into(), value.into()));
+        self
+    }
+
+    /// MQTT 5.0: the Topic Alias to send it with, 1 to the server's Topic Alias Maximum. Default: the client chooses.
+    #[must_use]
+    pub fn topic_alias(mut self, alias: u16) -> Self {
+        self.properties_mut().topic_alias = Some(alias);
+        self
+    }
+
+    /// MQTT 5.0: all properties at once, in the place of what was set before. Subscription Identifiers are the server's
+    /// and are not sent.
+    #[must_use]
+    pub fn properties(mut self, properties: PublishProperties) -> Self {
+        self.properties = Some(Box::new(properties));
+        self
+    }
+
+    fn properties_mut(&mut self) -> &mut PublishProperties {
+        self.properties.get_or_insert_default()
+    }
+}
+
+impl From<QoS> for PublishOptions {
+    fn from(qos: QoS) -> Self {
+        Self::new().qos(qos)
+    }
+}
+
+/// A payload to publish: borrowed or shared.
+///
+/// Borrowed bytes are copied once, into the send buffer (QoS 0) or into the message that is kept until it is
+/// acknowledged. [`Bytes`], `Vec<u8>` and `String` are not copied when they are large.
+#[derive(Debug, Clone)]
+pub enum Payload<'a> {
+    /// Bytes of the caller.
+    Borrowed(&'a [u8]),
+    /// Bytes handed over or shared.
+    Shared(Bytes),
+}
+
+impl Payload<'_> {
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The bytes, shared; borrowed ones are copied.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for Payload<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+impl<'a> From<&'a str> for Payload<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Borrowed(text.as_bytes())
+    }
+}
+
+impl<'a> From<&'a String> for Payload<'a> {
+    fn from(text: &'a String) -> Self {
+        Self::Borrowed(text.as_bytes())
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Payload<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        Self::Borrowed(bytes)
+    }
+}
+
+impl From<&Bytes> for Payload<'_> {
+    fn from(bytes: &Bytes) -> Self {
+        Self::Shared(bytes.clone())
+    }
+}
+
+impl From<Bytes> for Payload<'_> {
+    fn from(bytes: Bytes) -> Self {
+        Self::Shared(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Payload<'_> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Shared(bytes.into())
+    }
+}
+
+impl From<String> for Payload<'_> {
+    fn from(text: String) -> Self {
+        Self::Shared(text.into())
+    }
+}
+
+/// One Topic Filter to subscribe to, and how.
+///
+/// A pair of filter and [`QoS`] converts into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    pub(crate) filter: ByteString,
+    pub(crate) options: SubscriptionOptions,
+}
+
+impl Subscription {
+    /// `filter` at most at `qos`. A Shared Subscription is written `$share/name/filter`.
+    #[must_use]
+    pub fn new(filter: impl Into<ByteString>, qos: QoS) -> Self {
+        Self {
+            filter: filter.into(),
+            options: SubscriptionOptions {
+                qos,
+                ..SubscriptionOptions::default()
+            },
+        }
+    }
+
+    /// MQTT 5.0: messages of this client itself are not sent back to it.
+    #[must_use]
+    pub fn no_local(mut self) -> Self {
+        self.options.no_local = true;
+        self
+    }
+
+    /// MQTT 5.0: forwarded messages keep the RETAIN flag with which they were published.
+    #[must_use]
+    pub fn retain_as_published(mut self) -> Self {
+        self.options.retain_as_published = true;
+        self
+    }
+
+    /// MQTT 5.0: when retained messages are sent.
+    #[must_use]
+    pub fn retain_handling(mut self, handling: RetainHandling) -> Self {
+        self.options.retain_handling = handling;
+        self
+    }
+}
+
+impl<F: AsRef<str>> From<(F, QoS)> for Subscription {
+    fn from((filter, qos): (F, QoS)) -> Self {
+        Self::new(filter.as_ref(), qos)
+    }
+}
+
+impl<F: AsRef<str>> From<&(F, QoS)> for Subscription {
+    fn from((filter, qos): &(F, QoS)) -> Self {
+        Self::new(filter.as_ref(), *qos)
+    }
+}
+
+impl From<&Self> for Subscription {
+    fn from(subscription: &Self) -> Self {
+        subscription.clone()
+    }
+}
+
+/// What holds for all filters of one SUBSCRIBE or UNSUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SubscribeOptions {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) identifier: Option<u32>,
+    pub(crate) user_properties: Vec<UserProperty>,
+}
+
+impl SubscribeOptions {
+    /// Nothing set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long to wait for the server's answer. Default: [`ConnectOptions::ack_timeout`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// MQTT 5.0: the Subscription Identifier that messages of these subscriptions carry, 1 to 268,435,455.
+    #[must_use]
+    pub fn identifier(mut self, identifier: u32) -> Self {
+        self.identifier = Some(identifier);
+        self
+    }
+
+    /// MQTT 5.0: adds a User Property.
+    #[must_use]
+    pub fn user_property(
+        mut self,
+        name: impl Into<ByteString>,
+        value: impl Into<ByteString>,
+    ) -> Self {
+        self.user_properties.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// How to end a connection; see [`Client::disconnect_with`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DisconnectOptions {
+    pub(crate) publish_will: bool,
+    pub(crate) properties: DisconnectProperties,
+}
+
+impl DisconnectOptions {
+    /// Nothing set: an ordinary end.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// MQTT 5.0: the server is to publish the Will nevertheless. Default: it is not.
+    #[must_use]
+    pub fn publish_will(mut self) -> Self {
+        self.publish_will = true;
+        self
+    }
+
+    /// MQTT 5.0: how long the server keeps the session from now on, in whole seconds; `Duration::MAX` = for ever.
+    /// Default: as CONNECT said. A session that was to end with the connection cannot be prolonged.
+    #[must_use]
+    pub fn session_expiry(mut self, expiry: Duration) -> Self {
+        self.properties.session_expiry_interval = Some(whole_seconds(expiry));
+        self
+    }
+
+    /// MQTT 5.0: a Reason String, for the server's log.
+    #[must_use]
+    pub fn reason_string(mut self, reason: impl Into<ByteString>) -> Self {
+        self.properties.reason_string = Some(reason.into());
+        self
+    }
+
+    /// MQTT 5.0: adds a User Property.
+    #[must_use]
+    pub fn user_property(
+        mut self,
+        name: impl Into<ByteString>,
+        value: impl Into<ByteString>,
+    ) -> Self {
+        let properties = &mut self.properties.user_properties;
+        properties.push((name.into(), value.into()));
+        self
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hbmqtt::broker::config::{
     AuthConfig, BindAddress, ClientCert, Config, Limits, ListenerConfig, MemoryLimit,
-    PersistenceConfig, PluginConfig, QueueFull, SharedStrategy, TlsConfig, TopicAcl,
+    PersistenceConfig, PluginConfig, QueueFull, Redirect, SharedStrategy, TlsConfig, TopicAcl,
     TopicCheckConfig,
 };
 use hbmqtt::proto::QoS;
@@ -30,6 +30,11 @@ pub(crate) fn yaml(config: &Config) -> String {
         retain_available,
         check_retain_source,
         upgrade_outgoing_qos,
+        check_payload_format,
+        response_information,
+        server_reference,
+        redirect,
+        user,
         plugins,
         persistence,
         warnings: _,
@@ -71,6 +76,25 @@ pub(crate) fn yaml(config: &Config) -> String {
     out.key("retain-available", *retain_available);
     out.key("check-retain-source", *check_retain_source);
     out.key("upgrade-outgoing-qos", *upgrade_outgoing_qos);
+    out.key("check-payload-format", *check_payload_format);
+    match response_information {
+        Some(prefix) => out.key("response-information", prefix.as_str()),
+        None => out.key("response-information", "off"),
+    }
+    if let Some(reference) = server_reference {
+        out.key("server-reference", reference.as_str());
+    }
+    out.key(
+        "redirect",
+        match redirect {
+            Redirect::Off => "off",
+            Redirect::Temporary => "temporary",
+            Redirect::Permanent => "permanent",
+        },
+    );
+    if let Some(user) = user {
+        out.key("user", user.as_str());
+    }
     print_plugins(&mut out, plugins.as_deref());
     let PersistenceConfig { session_expiry } = persistence;
     out.section("persistence", |out| {
@@ -446,7 +470,8 @@ mod tests {
              b: {type: ws, bind: '[::1]:0', ssl: on, certfile: c, keyfile: k, cafile: a, client-cert: required}\n  \
              c: {type: unix, bind: run/socket, auth: {allow-anonymous: off}}\n\
              timeout-disconnect-delay: 2.5\nauth: {password-file: p, plugins: [auth_file]}\n\
-             topic-check: {enabled: on, acl: {ann: [a/#, b]}}\nlimits: {max-memory: 1MiB, max-sessions: 0}\nplugins: [event_logger_plugin]\n",
+             topic-check: {enabled: on, acl: {ann: [a/#, b]}}\nlimits: {max-memory: 1MiB, max-sessions: 0}\nplugins: [event_logger_plugin]\n\
+             check-payload-format: on\nresponse-information: r/\nserver-reference: a b:1\nredirect: permanent\nuser: mqtt\n",
         )
         .unwrap();
         let text = yaml(&config);

@@ -52,6 +52,18 @@ pub struct Config {
     /// Key `upgrade-outgoing-qos`: deliver at the QoS of the subscription even where the message was published lower;
     /// off.
     pub upgrade_outgoing_qos: bool,
+    /// Key `check-payload-format`: a payload that calls itself UTF-8 and is not is refused; off. MQTT 5.0 alone has such
+    /// payloads.
+    pub check_payload_format: bool,
+    /// Key `response-information`: below which topic each client has an area of its own for responses, without a `/` at
+    /// the end; `None` = there is none.
+    pub response_information: Option<String>,
+    /// Key `server-reference`: the other broker, `host` or `host:port`; several stand with spaces between them.
+    pub server_reference: Option<String>,
+    /// Key `redirect`: clients are sent to the other broker; off.
+    pub redirect: Redirect,
+    /// Key `user`: the user that the process becomes once its listeners are bound; `None` = it stays who it is.
+    pub user: Option<String>,
     /// Key `plugins`: the plugins named at the top of the file; `None` if the key is absent.
     pub plugins: Option<Vec<PluginConfig>>,
     /// Section `persistence`.
@@ -76,6 +88,11 @@ impl Default for Config {
             retain_available: true,
             check_retain_source: true,
             upgrade_outgoing_qos: false,
+            check_payload_format: false,
+            response_information: None,
+            server_reference: None,
+            redirect: Redirect::Off,
+            user: None,
             plugins: None,
             persistence: PersistenceConfig::default(),
             warnings: Vec::new(),
@@ -190,6 +207,19 @@ pub enum SharedStrategy {
     Sticky,
     /// `hash`: for each publishing client always the same one while it is online, so that its messages stay in order.
     Hash,
+}
+
+/// Key `redirect`: whether clients are sent to the broker that `server-reference` names.
+///
+/// Source: MQTT 5.0 §4.11.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redirect {
+    /// `off`: they are not. The default.
+    Off,
+    /// `temporary`: for now (0x9C, Use another server).
+    Temporary,
+    /// `permanent`: for good (0x9D, Server moved).
+    Permanent,
 }
 
 /// Section `persistence`.

@@ -715,6 +715,8 @@ fn each_key_of_the_top_level_arrives() {
     assert!(!parse("retain-available: off").retain_available);
     assert!(!parse("check-retain-source: off").check_retain_source);
     assert!(parse("upgrade-outgoing-qos: on").upgrade_outgoing_qos);
+    assert!(parse("check-payload-format: on").check_payload_format);
+    assert_eq!(parse("user: mqtt").user.as_deref(), Some("mqtt"));
     let fortnight = parse("").persistence.session_expiry;
     assert_eq!(fortnight, 14 * 24 * 3600 * SECOND);
     assert_eq!(
@@ -1243,4 +1245,55 @@ proptest::proptest! {
         let lines: Vec<String> = keys.iter().map(|(key, value, depth)| format!("{}{key}: {value}", "  ".repeat(*depth))).collect();
         let _ = Config::parse(&lines.join("\n"));
     }
+}
+
+#[test]
+fn response_information_is_a_topic_to_publish_below() {
+    let prefix = |text: &str| parse(&format!("response-information: {text}")).response_information;
+    assert_eq!(prefix("responses").as_deref(), Some("responses"));
+    assert_eq!(prefix("a/b/").as_deref(), Some("a/b"));
+    assert_eq!(prefix("off"), None);
+    assert_eq!(parse("").response_information, None);
+    for wrong in ["$responses", "a/+", "'a/#'", "''", "/"] {
+        let problem = problems(&format!("response-information: {wrong}"));
+        assert!(problem.contains("response-information"), "{problem}");
+    }
+}
+
+#[test]
+fn server_references_are_hosts_with_or_without_a_port() {
+    let read = |text: &str| parse(&format!("server-reference: {text}")).server_reference;
+    for (written, expected) in [
+        ("other.example", "other.example"),
+        ("other.example:8883", "other.example:8883"),
+        ("'[2001:db8::1]:1883'", "[2001:db8::1]:1883"),
+        ("'[2001:db8::1]'", "[2001:db8::1]"),
+        ("a b:1  c", "a b:1 c"),
+        ("[a, 'b:1']", "a b:1"),
+    ] {
+        assert_eq!(read(written).as_deref(), Some(expected));
+    }
+    for wrong in [
+        "''",
+        "mqtt://other.example",
+        "'a:0'",
+        "'a:65536'",
+        "'2001:db8::1'",
+        "'[a]'",
+        "':1883'",
+    ] {
+        let problem = problems(&format!("server-reference: {wrong}"));
+        assert!(problem.contains("server-reference"), "{problem}");
+    }
+}
+
+#[test]
+fn clients_are_redirected_only_to_somewhere() {
+    let redirect = |text: &str| parse(&format!("server-reference: a\n{text}")).redirect;
+    assert_eq!(redirect(""), Redirect::Off);
+    assert_eq!(redirect("redirect: off"), Redirect::Off);
+    assert_eq!(redirect("redirect: temporary"), Redirect::Temporary);
+    assert_eq!(redirect("redirect: permanent"), Redirect::Permanent);
+    assert!(problems("redirect: temporary").contains("server-reference"));
+    assert!(problems("server-reference: a\nredirect: on").contains("temporary"));
 }

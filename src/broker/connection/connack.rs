@@ -10,6 +10,7 @@ use super::identity::Identity;
 use super::read_buffer::{ReadError, linger};
 use super::violation;
 use crate::broker::plugin::Event;
+use crate::broker::response_area::response_information;
 use crate::outbox::OutBuf;
 use crate::proto::packet::connack::{Connack, ConnackProperties};
 use crate::proto::packet::connect::Connect;
@@ -60,6 +61,7 @@ impl Newcomer<'_> {
             assigned_client_identifier: identity.assigned.then(|| identity.client_id.clone()),
             topic_alias_maximum: (aliases > 0).then_some(aliases),
             server_keep_alive: keep_alive,
+            response_information: self.response_information(connect, identity),
             // [MQTT-4.12.0-5]
             authentication_method: connect.properties.authentication_method.clone(),
             authentication_data: proof.and_then(|proof| proof.data),
@@ -77,6 +79,17 @@ impl Newcomer<'_> {
                 "the CONNACK is larger than the client takes",
             )
         })
+    }
+
+    /// Source: MQTT 5.0 §3.1.2.11.6 [MQTT-3.1.2-28], §3.2.2.3.15.
+    fn response_information(&self, connect: &Connect, identity: &Identity) -> Option<ByteString> {
+        let config = &self.settings.config;
+        let prefix = config.response_information.as_deref()?;
+        let wanted = connect.properties.request_response_information == Some(true);
+        let area = wanted.then(|| response_information(prefix, &identity.client_id))?;
+        // A client with a very long identifier has none.
+        let possible = area.len() < config.limits.max_topic_length.min(usize::from(u16::MAX));
+        possible.then(|| ByteString::from(area))
     }
 
     /// Answers a CONNECT that is not accepted, and closes.
@@ -108,9 +121,8 @@ impl Newcomer<'_> {
         };
         if let Some(reason) = answer {
             let properties = ConnackProperties {
-                reason_string: version
-                    .has_properties()
-                    .then(|| ByteString::from_static(refused.text)),
+                reason_string: version.has_properties().then(|| refused.text.clone()),
+                server_reference: refused.server_reference.clone(),
                 ..ConnackProperties::default()
             };
             let connack = Connack {

@@ -12,16 +12,21 @@ use crossbeam_channel::bounded;
 use super::exchange::Proof;
 use super::identity::Identity;
 use super::read_buffer::{ReadBuffer, ReadError};
-use super::reader::Reader;
+use super::reader::{NOT_UTF8, Reader};
 use super::{ListenerState, Services, Settings, socket_address};
 use crate::broker::auth::{Access, Action, AuthChain, ConnectInfo};
+use crate::broker::config::Config;
 use crate::broker::plugin::{Event, SessionInfo};
-use crate::broker::router::command::{Attach, Command, ConnectionId, Origin, SessionExpiry};
+use crate::broker::redirect::redirection;
+use crate::broker::router::command::{
+    Attach, Command, ConnectionId, Goodbye, Origin, SessionExpiry,
+};
 use crate::net::socket::{PeerAddress, Socket};
 use crate::net::transport::PeerCertificate;
 use crate::outbox::Outbox;
 use crate::proto::packet::connack::Connack;
 use crate::proto::packet::connect::{Connect, Will};
+use crate::proto::packet::publish::PublishProperties;
 use crate::proto::packet::{Packet, QoS};
 use crate::proto::{Decoder, ProtocolError, ProtocolVersion, ReasonCode, codec, topic};
 
@@ -48,9 +53,11 @@ pub(super) struct Newcomer<'a> {
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) reason: ReasonCode,
-    pub(super) text: &'static str,
+    pub(super) text: ByteString,
     /// Who or what refused: for the log, not for the client.
     pub(super) by: String,
+    /// Where the client is to go instead.
+    pub(super) server_reference: Option<ByteString>,
 }
 
 /// Why a client is not admitted.
@@ -71,8 +78,9 @@ impl From<Refused> for Denied {
 pub(super) fn refused(reason: ReasonCode, text: &'static str) -> Refused {
     Refused {
         reason,
-        text,
+        text: ByteString::from_static(text),
         by: String::new(),
+        server_reference: None,
     }
 }
 
@@ -105,6 +113,21 @@ pub(super) fn connect(mut newcomer: Newcomer<'_>) -> Option<(Box<Reader>, Vec<u8
             None
         }
     }
+}
+
+/// The refusal of a client that is to use another broker, if the settings say so.
+fn redirected(config: &Config) -> Option<Refused> {
+    let Goodbye {
+        reason,
+        text,
+        server_reference,
+    } = redirection(config)?;
+    Some(Refused {
+        reason,
+        text,
+        by: server_reference.as_deref().unwrap_or_default().to_owned(),
+        server_reference,
+    })
 }
 
 /// Reads until the first packet is whole. It must be CONNECT. [MQTT-3.1.0-1]
@@ -158,11 +181,22 @@ fn announced_version(packet: &[u8]) -> Option<ProtocolVersion> {
 impl Newcomer<'_> {
     /// The whole decision about a CONNECT.
     fn admit(&self, connect: &Connect, buffer: &mut ReadBuffer) -> Result<Box<Reader>, Denied> {
+        if let Some(elsewhere) = redirected(&self.settings.config) {
+            return Err(elsewhere.into());
+        }
         if self.over_limit {
-            return Err(refused(ReasonCode::QuotaExceeded, "too many connections").into());
+            return Err(refused(
+                ReasonCode::QuotaExceeded,
+                "too many connections: try again later",
+            )
+            .into());
         }
         if self.services.memory.is_tight() {
-            return Err(refused(ReasonCode::QuotaExceeded, "the broker is short of memory").into());
+            return Err(refused(
+                ReasonCode::QuotaExceeded,
+                "the broker is short of memory: try again later",
+            )
+            .into());
         }
         let chain = Arc::clone(self.settings.auth.listener(&self.listener.name));
         let proof = self.prove(connect, &chain, buffer)?;
@@ -229,9 +263,8 @@ impl Newcomer<'_> {
                 "bad user name or password, or not authorized"
             };
             Refused {
-                reason,
-                text,
                 by: judgement.refused_by,
+                ..refused(reason, text)
             }
         })
     }
@@ -265,6 +298,11 @@ impl Newcomer<'_> {
         }
         if will.payload.len() > config.limits.max_payload_size {
             return Err(refused(ReasonCode::PacketTooLarge, "the will is too large"));
+        }
+        let described = |properties: &PublishProperties| properties.describes(&will.payload);
+        if config.check_payload_format && !will.properties.as_deref().is_none_or(described) {
+            self.services.metrics.payload_format_invalid.increment();
+            return Err(refused(ReasonCode::PayloadFormatInvalid, NOT_UTF8));
         }
         let access = Access {
             client_id: &identity.client_id,
@@ -420,7 +458,13 @@ impl Newcomer<'_> {
                 ReasonCode::NotAuthorized,
                 "the session belongs to another user",
             )),
-            Ok(Err(reason)) => Err(refused(reason, "too many sessions")),
+            Ok(Err(ReasonCode::QuotaExceeded)) => Err(refused(
+                ReasonCode::QuotaExceeded,
+                "too many sessions: end some, or connect with Session Expiry Interval 0",
+            )),
+            // The settings have changed since the handshake began.
+            Ok(Err(reason)) => Err(redirected(&self.services.settings().config)
+                .unwrap_or_else(|| refused(reason, "the broker takes no clients now"))),
             Err(_) => Err(stopping()),
         }
     }

@@ -17,6 +17,7 @@ use super::{End, ListenerState, Services};
 use crate::broker::auth::{Access, Action, AuthChain};
 use crate::broker::config::Config;
 use crate::broker::plugin::{Event, SessionInfo};
+use crate::broker::response_area::ResponseAreas;
 use crate::broker::router::command::{
     Batch, Command, ConnectionId, Inbound, Origin, PublishSpan, Refusal, RequestedFilter,
     SubscribeRequest, UnsubscribeRequest,
@@ -95,6 +96,8 @@ pub(super) struct Reader {
     counts: Counts,
     /// How often the access rules said no.
     pub(super) denials: u64,
+    /// The log has a line about a payload that is not what it says.
+    payload_format_reported: bool,
     /// Who is connected, if a plugin wants to see packets.
     client: Option<Arc<SessionInfo>>,
 }
@@ -147,6 +150,7 @@ impl Reader {
             inbound: Vec::new(),
             counts: Counts::default(),
             denials: 0,
+            payload_format_reported: false,
             client: settled.client,
             services: settled.services,
             listener: settled.listener,
@@ -464,6 +468,24 @@ impl Reader {
                 "the client may not publish to this topic",
             );
         }
+        if self.config.check_payload_format
+            && let Some(properties) = &view.properties
+            && !properties.describes(view.payload)
+        {
+            self.services.metrics.payload_format_invalid.increment();
+            let level = if std::mem::replace(&mut self.payload_format_reported, true) {
+                log::Level::Debug
+            } else {
+                log::Level::Warn
+            };
+            log::log!(
+                level,
+                "{} published to '{}' what is not the UTF-8 that its Payload Format Indicator says",
+                self.client_id.escape_debug(),
+                topic.escape_debug()
+            );
+            return refuse(ReasonCode::PayloadFormatInvalid, NOT_UTF8);
+        }
         Ok(None)
     }
 
@@ -484,6 +506,7 @@ impl Reader {
     fn check_subscribe(&mut self, subscribe: &Subscribe) -> Result<SubscribeRequest, End> {
         let mut filters = Vec::with_capacity(subscribe.filters.len());
         let mut reason_string = None;
+        let areas = ResponseAreas::of(&self.config);
         for (text, options) in &subscribe.filters {
             let Some((share, filter)) = self.parse_filter(text)? else {
                 reason_string = Some("the topic filter has too many levels or is too long");
@@ -500,6 +523,13 @@ impl Reader {
             {
                 self.report_denial("subscribe to", text);
                 reason_string = Some("the client may not subscribe to this filter");
+                filters.push(Err(ReasonCode::NotAuthorized));
+                continue;
+            }
+            if !areas.allow(&filter, share.as_ref(), &self.client_id) {
+                self.report_denial("subscribe to", text);
+                reason_string =
+                    Some("only its client may subscribe below its Response Information");
                 filters.push(Err(ReasonCode::NotAuthorized));
                 continue;
             }
@@ -623,6 +653,10 @@ impl Reader {
         });
     }
 }
+
+/// What a client is told whose payload is not what its Payload Format Indicator says.
+pub(super) const NOT_UTF8: &str =
+    "the payload is not UTF-8: leave the Payload Format Indicator out, or send 0";
 
 /// A position in a read buffer. A packet is at most 256 MiB, and a buffer little more.
 fn span_offset(position: usize) -> u32 {

@@ -21,6 +21,11 @@ impl Router {
     ///
     /// Source: MQTT 5.0 §3.1.4 [MQTT-3.1.4-3], [MQTT-3.1.4-4], §3.2.2.1.1 [MQTT-3.2.2-2], [MQTT-3.2.2-3].
     pub(super) fn handle_attach(&mut self, attach: Attach, now: Instant) {
+        // Its handshake began before the settings said so.
+        if let Some(goodbye) = &self.sessions.settings.redirection {
+            let _ = attach.reply.try_send(Err(goodbye.reason));
+            return;
+        }
         let existing = self.sessions.find(&attach.client_id);
         if let Some(slot) = existing
             && self

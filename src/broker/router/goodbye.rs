@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Router;
 use super::command::{DetachCause, Goodbye};
+use super::session::Session;
 use super::subscriptions::SessionSlot;
 use crate::proto::packet::disconnect::{Disconnect, DisconnectProperties};
 
@@ -15,6 +16,19 @@ impl Router {
             self.end_link(slot, goodbye);
         }
         self.stopping = true;
+    }
+
+    /// Ends every connection if the settings say that the clients are to go to another broker.
+    pub(super) fn send_away(&mut self, now: Instant) {
+        let Some(goodbye) = self.sessions.settings.redirection.clone() else {
+            return;
+        };
+        let online =
+            |(slot, session): (SessionSlot, &Session)| session.link.is_some().then_some(slot);
+        let slots: Vec<SessionSlot> = self.sessions.iter().filter_map(online).collect();
+        for slot in slots {
+            self.expel(slot, &goodbye, now);
+        }
     }
 
     /// Ends the connection of a client against its will, with the reason that tells it so.

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use self::command::{Batch, Command, Inbound, Origin};
+use self::command::{Batch, Command, Goodbye, Inbound, Origin};
 use self::retained::Retained;
 use self::sessions::Sessions;
 use self::shared::Chooser;
@@ -37,6 +37,8 @@ use crate::broker::config::{Config, QueueFull, SharedStrategy};
 use crate::broker::memory::MemoryWatch;
 use crate::broker::metrics::Metrics;
 use crate::broker::plugin::{Event, PluginHost};
+use crate::broker::redirect::redirection;
+use crate::broker::response_area::ResponseAreas;
 use crate::broker::sys::{Clock, SysReport};
 use crate::outbox::Outbox;
 use crate::proto::packet::Packet;
@@ -69,6 +71,9 @@ pub(crate) struct RouterSettings {
     pub(crate) max_inflight_bytes: usize,
     pub(crate) check_retain_source: bool,
     pub(crate) sys_interval: Duration,
+    pub(crate) response_areas: ResponseAreas,
+    /// Where clients are sent instead of being let in.
+    pub(crate) redirection: Option<Goodbye>,
 }
 
 /// What fires at a deadline.
@@ -308,6 +313,7 @@ impl Router {
         }
         self.sessions.settings = settings;
         self.sessions.chains = chains;
+        self.send_away(now);
     }
 
     fn end_batch(&mut self, now: Instant) {
@@ -458,6 +464,8 @@ impl RouterSettings {
             max_inflight_bytes: limits.max_inflight_bytes,
             check_retain_source: config.check_retain_source,
             sys_interval: config.sys_interval,
+            response_areas: ResponseAreas::of(config),
+            redirection: redirection(config),
         }
     }
 }

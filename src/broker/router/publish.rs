@@ -288,7 +288,11 @@ impl Router {
             ..
         } = self;
         let receivers = subscriptions.receivers(publication.topic);
+        let owner = sessions.settings.response_areas.owner(publication.topic);
         for receiver in &receivers.direct {
+            if owner.is_some_and(|owner| !sessions.is_owner(receiver.slot, owner)) {
+                continue;
+            }
             // [MQTT-3.8.3-3]
             let Some(receiver) = receiver.for_publisher(from == Some(receiver.slot)) else {
                 continue;
@@ -298,7 +302,7 @@ impl Router {
                 routed.queues_full += 1;
             }
         }
-        if !receivers.groups.is_empty() {
+        if !receivers.groups.is_empty() && owner.is_none() {
             let groups = receivers.groups.clone();
             let (matched, full) =
                 chooser.deliver(&groups, subscriptions, sessions, publication, from, now);

@@ -16,6 +16,7 @@ use super::shared::Readiness;
 use super::subscriptions::SessionSlot;
 use crate::broker::auth::AuthChains;
 use crate::broker::metrics::Metrics;
+use crate::broker::response_area::AreaOwner;
 use crate::outbox::OutBuf;
 use crate::proto::{PacketId, PacketType, QoS, ReasonCode};
 pub(super) use deliver::Delivered;
@@ -92,6 +93,12 @@ impl Sessions {
         self.slots
             .iter()
             .filter_map(|(slot, session)| Some((SessionSlot::try_from(slot).ok()?, session)))
+    }
+
+    /// Whether the response area is that of this session's client.
+    pub(super) fn is_owner(&self, slot: SessionSlot, owner: AreaOwner<'_>) -> bool {
+        self.session(slot)
+            .is_some_and(|session| owner.is(&session.client_id))
     }
 
     pub(super) fn for_each(&mut self, change: impl FnMut(&mut Session)) {

@@ -368,6 +368,14 @@ fn check_alias(
 }
 
 impl PublishProperties {
+    /// Whether the payload is what the Payload Format Indicator says: without one, or with 0, any bytes; with 1, UTF-8.
+    ///
+    /// Source: MQTT 5.0 §3.3.2.3.2.
+    #[must_use]
+    pub fn describes(&self, payload: &[u8]) -> bool {
+        self.payload_format_utf8 != Some(true) || std::str::from_utf8(payload).is_ok()
+    }
+
     /// Reads the section; `None` when it is empty.
     fn decode(
         decoder: &Decoder,

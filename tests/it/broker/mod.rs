@@ -12,6 +12,8 @@ mod packet_size;
 mod properties;
 mod publish;
 mod reasons;
+mod redirect;
+mod responses;
 mod retain;
 mod session;
 mod shared;

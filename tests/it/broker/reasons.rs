@@ -148,3 +148,45 @@ fn a_message_too_large_for_one_receiver_is_dropped_for_it_alone() {
     let mut watcher = broker.subscriber(V5, "$SYS/broker/messages/dropped/too-large", 0);
     while watcher.receive_publish().text() != "3" {}
 }
+
+/// MQTT 5.0 §3.3.2.3.2: 0x99 for what calls itself UTF-8 and is not, if the broker is to check it.
+#[test]
+fn a_payload_that_is_not_what_it_says_is_refused_where_it_is_checked() {
+    let checking = Broker::with("check-payload-format: on\nsys_interval: 1\n");
+    let mut subscriber = checking.subscriber(V5, "format", 2);
+    let mut client = Client::connect(&checking, V5);
+    let message = |qos, payload: &[u8]| {
+        let publish = Publish::new("format", qos, payload).property(Property::Byte(0x01, 1));
+        if qos > 0 { publish.id(5) } else { publish }
+    };
+    for (qos, expected) in [(1, Kind::Puback), (2, Kind::Pubrec)] {
+        client.send(message(qos, b"\xff").encode(V5));
+        let Packet::Ack {
+            kind,
+            reason: 0x99,
+            properties,
+            ..
+        } = client.receive()
+        else {
+            panic!("expected {expected:?} with 0x99")
+        };
+        assert_eq!(kind, expected);
+        assert!(reason_string(&properties).is_some());
+    }
+    client.send(message(0, b"\xff").encode(V5));
+    client.publish_packet(message(1, "größer".as_bytes()));
+    client.send(Publish::new("format", 0, b"\xfe").encode(V5));
+    client.settle();
+    assert_eq!(subscriber.receive_publish().payload, "größer".as_bytes());
+    assert_eq!(subscriber.receive_publish().payload, b"\xfe");
+    let mut will = Connect::new(V5, "will").will(Publish::new("format", 0, b"\xff"));
+    will.will_properties = vec![Property::Byte(0x01, 1)];
+    assert_eq!(Client::refused(&checking, &will), 0x99);
+    let mut watcher = checking.subscriber(V5, "$SYS/broker/limits/payload-format-invalid", 0);
+    while watcher.receive_publish().text() != "4" {}
+
+    let trusting = Broker::start();
+    let mut subscriber = trusting.subscriber(V5, "format", 0);
+    Client::connect(&trusting, V5).send(message(0, b"\xff").encode(V5));
+    assert_eq!(subscriber.receive_publish().payload, b"\xff");
+}

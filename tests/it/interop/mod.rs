@@ -9,7 +9,6 @@ mod mqttjs;
 mod our_client;
 mod our_tools;
 mod paho;
-mod properties;
 
 use std::path::{Path, PathBuf};
 

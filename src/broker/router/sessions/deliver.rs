@@ -244,7 +244,16 @@ impl Sessions {
                 if replay.qos != QoS::AtMostOnce && !room {
                     return;
                 }
+                let areas = &self.settings.response_areas;
                 match next_retained(replay, retained) {
+                    // Nobody but its owner sees into a response area.
+                    Some(delivery)
+                        if areas
+                            .owner(delivery.message.topic.as_str())
+                            .is_some_and(|owner| !owner.is(&session.client_id)) =>
+                    {
+                        continue;
+                    }
                     Some(delivery) if !self.settings.check_retain_source => delivery,
                     Some(delivery) => {
                         let topic = delivery.message.topic.as_str();
