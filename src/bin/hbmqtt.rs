@@ -243,9 +243,18 @@ fn serve(args: &Args, config: Config, reopen: &Reopen) -> Result<u8, Failure> {
         flag::register_conditional_shutdown(signal, status, Arc::clone(&stopping))
             .map_err(no_signals)?;
     }
+    let pid_file = || args.pid_file.as_deref().map(PidFile::write).transpose();
+    // Where it stands, another user may not be allowed to write.
+    let mut written = match config.user {
+        Some(_) => pid_file()?,
+        None => None,
+    };
     let mut broker = Broker::new(config);
     broker.start().map_err(|error| not_started(args, error))?;
-    let _pid_file = args.pid_file.as_deref().map(PidFile::write).transpose()?;
+    if written.is_none() {
+        written = pid_file()?;
+    }
+    let _pid_file = written;
     for signal in &mut signals {
         if signal == SIGHUP {
             reopen.request();

@@ -18,6 +18,7 @@ mod listeners;
 mod memory;
 mod metrics;
 pub mod plugin;
+mod privileges;
 mod redirect;
 mod response_area;
 mod router;
@@ -202,7 +203,7 @@ impl Broker {
         let mut extensions = self.extensions.clone();
         plugins.extend(&mut extensions);
         let read = AuthChains::load(config, extensions)
-            .map(drop)
+            .and_then(|_| Ok(privileges::account(config).map(drop)?))
             .map_err(BrokerError::from);
         let read = read.and_then(|()| {
             let mut listeners = config.listeners.iter();
@@ -236,11 +237,16 @@ impl Broker {
         let mut extensions = self.extensions.clone();
         plugins.extend(&mut extensions);
         let auth = Arc::new(AuthChains::load(config, extensions)?);
+        let account = privileges::account(config).map_err(ConfigError::from)?;
         let bound = config
             .listeners
             .iter()
             .map(|listener| bind(listener, &config.limits))
             .collect::<Result<Vec<_>, _>>()?;
+        // Before the first thread.
+        if let Some(account) = account {
+            privileges::become_user(&account).map_err(ConfigError::from)?;
+        }
         let (router_sender, router_inbox) = bounded(ROUTER_INBOX);
         let services = Arc::new(Services {
             settings: RwLock::new(Settings {
@@ -292,6 +298,7 @@ impl Broker {
             }
         }
         warn_about_openness(config);
+        privileges::warn_about_root();
         redirect::announce(config);
         running.services.plugins.started();
         Ok(running)
@@ -385,6 +392,9 @@ impl Broker {
                 }
                 Some(_) => {}
             }
+        }
+        if config.user != self.config.user {
+            log::warn!("reload: 'user' changes at the next start");
         }
         for (state, acceptor) in acceptors {
             *state.acceptor.write() = acceptor;

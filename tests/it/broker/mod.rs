@@ -9,6 +9,7 @@ mod limits;
 mod load;
 mod log;
 mod packet_size;
+mod privileges;
 mod properties;
 mod publish;
 mod reasons;
