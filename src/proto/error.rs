@@ -168,8 +168,10 @@ pub enum ProtocolError {
     UnexpectedAck,
     /// More QoS 1 and 2 messages in flight than this side's Receive Maximum. [MQTT-3.3.4-9]
     ReceiveMaximumExceeded,
-    /// A Topic Alias of 0, above the maximum, or unknown. [MQTT-3.3.2-8]
+    /// A Topic Alias of 0 or above the maximum. [MQTT-3.3.2-8]
     TopicAliasInvalid,
+    /// A PUBLISH whose topic is a Topic Alias that was never set, or that has neither. Source: MQTT 5.0 §3.3.4.
+    TopicAliasUnknown,
     /// A Subscription Identifier in a client's PUBLISH. [MQTT-3.3.4-6]
     SubscriptionIdentifierFromClient,
     /// DISCONNECT sets a Session Expiry Interval although CONNECT had 0. [MQTT-3.14.2-2]
@@ -202,6 +204,7 @@ impl fmt::Display for ProtocolError {
             Self::UnexpectedAck => "acknowledgement out of turn",
             Self::ReceiveMaximumExceeded => "receive maximum exceeded",
             Self::TopicAliasInvalid => "invalid topic alias",
+            Self::TopicAliasUnknown => "a topic alias without a topic",
             Self::SubscriptionIdentifierFromClient => {
                 "subscription identifier in a client's PUBLISH"
             }
@@ -319,6 +322,7 @@ mod tests {
             UnexpectedAck,
             ReceiveMaximumExceeded,
             TopicAliasInvalid,
+            TopicAliasUnknown,
             SubscriptionIdentifierFromClient,
             SessionExpiryFromZero,
             UnexpectedAuth,

@@ -97,6 +97,12 @@ fn every_row_names_a_test_or_a_reason() {
             }
         }
     }
+    for code in hbmqtt::ReasonCode::ALL {
+        let id = format!("0x{:02X} {}", code.as_u8(), code.name());
+        if !seen.contains(&id) {
+            wrong.push(format!("docs/conformance.md: {id} has no row"));
+        }
+    }
     assert!(
         wrong.is_empty(),
         "{} rows of {} are wrong:\n{}",

@@ -31,8 +31,8 @@ impl AliasesIn {
     /// topic is set, and stands for the topic from now on. [MQTT-3.3.2-10], [MQTT-3.3.2-12]
     ///
     /// # Errors
-    /// [`ProtocolError::TopicAliasInvalid`]: the alias is 0 ([MQTT-3.3.2-8]), above the maximum ([MQTT-3.3.2-9]) or not set, or there is
-    /// neither alias nor topic. [`ProtocolError::NotAvailable`] with `TopicNameInvalid`: `topic` is no Topic Name.
+    /// [`ProtocolError::TopicAliasInvalid`]: the alias is 0 ([MQTT-3.3.2-8]) or above the maximum ([MQTT-3.3.2-9]).
+    /// [`ProtocolError::TopicAliasUnknown`]: it is not set, or there is neither alias nor topic. [`ProtocolError::NotAvailable`] with `TopicNameInvalid`: `topic` is no Topic Name.
     pub fn resolve(
         &mut self,
         alias: Option<u16>,
@@ -40,7 +40,7 @@ impl AliasesIn {
     ) -> Result<Option<&TopicName>, ProtocolError> {
         let Some(alias) = alias else {
             return if topic.is_empty() {
-                Err(ProtocolError::TopicAliasInvalid)
+                Err(ProtocolError::TopicAliasUnknown)
             } else {
                 Ok(None)
             };
@@ -52,7 +52,7 @@ impl AliasesIn {
         let index = index.ok_or(ProtocolError::TopicAliasInvalid)?;
         if topic.is_empty() {
             let known = self.topics.get(index).and_then(Option::as_ref);
-            return known.map(Some).ok_or(ProtocolError::TopicAliasInvalid);
+            return known.map(Some).ok_or(ProtocolError::TopicAliasUnknown);
         }
         self.set(index, topic)?;
         Ok(None)
@@ -245,24 +245,27 @@ mod tests {
 
     const INVALID: Result<Option<&TopicName>, ProtocolError> =
         Err(ProtocolError::TopicAliasInvalid);
+    const UNKNOWN: Result<Option<&TopicName>, ProtocolError> =
+        Err(ProtocolError::TopicAliasUnknown);
 
     /// [MQTT-3.3.2-8], [MQTT-3.3.2-9], [MQTT-3.3.2-12]
     #[test]
     fn the_peers_aliases_are_set_used_and_set_anew() {
         let mut aliases = AliasesIn::new(2);
         assert_eq!(aliases.resolve(None, "a"), Ok(None));
-        assert_eq!(aliases.resolve(Some(2), ""), INVALID);
+        assert_eq!(aliases.resolve(Some(2), ""), UNKNOWN);
         assert_eq!(aliases.resolve(Some(2), "a/b"), Ok(None));
         assert_eq!(aliases.resolve(Some(2), "").unwrap().unwrap(), "a/b");
-        assert_eq!(aliases.resolve(Some(1), ""), INVALID);
+        assert_eq!(aliases.resolve(Some(1), ""), UNKNOWN);
         assert_eq!(aliases.resolve(Some(2), "c"), Ok(None));
         assert_eq!(aliases.resolve(Some(2), "").unwrap().unwrap(), "c");
-        for (alias, topic) in [(Some(0), "a"), (Some(3), "a"), (Some(3), ""), (None, "")] {
+        for (alias, topic) in [(Some(0), "a"), (Some(3), "a"), (Some(3), "")] {
             assert_eq!(aliases.resolve(alias, topic), INVALID);
         }
+        assert_eq!(aliases.resolve(None, ""), UNKNOWN);
         let bad_name = Err(ProtocolError::NotAvailable(ReasonCode::TopicNameInvalid));
         assert_eq!(aliases.resolve(Some(1), "a/+"), bad_name);
-        assert_eq!(aliases.resolve(Some(1), ""), INVALID);
+        assert_eq!(aliases.resolve(Some(1), ""), UNKNOWN);
         assert_eq!(AliasesIn::new(0).resolve(Some(1), "a"), INVALID);
     }
 

@@ -12,6 +12,7 @@ mod packet_size;
 mod privileges;
 mod properties;
 mod publish;
+mod reason_codes;
 mod reasons;
 mod redirect;
 mod responses;

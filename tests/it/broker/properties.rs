@@ -258,3 +258,55 @@ fn connack(broker: &Broker, connect: &Connect) -> (Client, Vec<Property>) {
         other => panic!("{other:?}"),
     }
 }
+
+/// [MQTT-3.1.3-10], [MQTT-3.3.2-17], [MQTT-3.3.2-18]: what a will carries comes unchanged, User Properties in their
+/// order, the names that stand twice included.
+#[test]
+fn a_will_carries_its_properties_in_order() {
+    let broker = Broker::start();
+    let mut subscriber = broker.subscriber(V5, "last", 1);
+    let pair = |name: &str, value: &str| Property::Pair(0x26, name.to_owned(), value.to_owned());
+    let properties = vec![
+        Property::Byte(0x01, 1),
+        Property::Text(0x08, "answer/here".to_owned()),
+        Property::Binary(0x09, vec![0, 1, 255]),
+        pair("b", "1"),
+        pair("a", "2"),
+        pair("b", "1"),
+        pair("", "\u{1F600}"),
+        Property::Text(0x03, "text/plain".to_owned()),
+    ];
+    let mut connect = Connect::new(V5, "dying").will(Publish::new("last", 1, "words"));
+    connect.will_properties = properties.clone();
+    Client::connect_with(&broker, &connect).cut();
+    assert_eq!(subscriber.receive_publish().properties, properties);
+}
+
+/// [MQTT-4.3.3-7], [MQTT-4.3.3-13]: a QoS 2 message that was sent does not expire any more, and its flow is completed;
+/// one that waits behind it expires.
+#[test]
+fn a_message_that_was_sent_does_not_expire() {
+    let broker = Broker::start();
+    let kept = Connect::new(V5, "sent")
+        .persistent()
+        .property(Property::Two(0x21, 1));
+    let mut subscriber = Client::connect_with(&broker, &kept);
+    subscriber.subscribe("brief", 2);
+    let mut publisher = broker.publisher(V5);
+    for text in ["sent", "waits"] {
+        let message = Publish::new("brief", 2, text).property(Property::Four(0x02, 1));
+        publisher.publish_packet(message);
+    }
+    let first = subscriber.receive_publish();
+    subscriber.cut();
+    assert_eq!(publisher.receive_within(Duration::from_millis(2_100)), None);
+    let (mut subscriber, present) = Client::connect_resuming(&broker, &kept);
+    assert!(present);
+    let again = subscriber.receive_publish();
+    assert_eq!(
+        (again.text(), again.id, again.dup),
+        ("sent".to_owned(), first.id, true)
+    );
+    subscriber.acknowledge(&again);
+    subscriber.expect_nothing(&mut publisher);
+}
