@@ -58,6 +58,11 @@ impl HalfOpen {
         HalfOpenEntry { owner: self, id }
     }
 
+    /// Takes a connection out: it is about to be attached, and the router will say goodbye to it.
+    pub(crate) fn leave(&self, id: ConnectionId) {
+        self.entries.lock().remove(&id);
+    }
+
     /// Shuts all of them down.
     pub(crate) fn close_all(&self) {
         let entries = std::mem::take(&mut *self.entries.lock());
@@ -69,6 +74,6 @@ impl HalfOpen {
 
 impl Drop for HalfOpenEntry<'_> {
     fn drop(&mut self) {
-        self.owner.entries.lock().remove(&self.id);
+        self.owner.leave(self.id);
     }
 }

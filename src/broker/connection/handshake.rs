@@ -440,7 +440,15 @@ impl Newcomer<'_> {
             }),
             reply,
         };
-        let stopping = || refused(ReasonCode::ServerShuttingDown, "the broker stops");
+        let stopping = || {
+            refused(
+                // CONNACK has no Server shutting down.
+                ReasonCode::ServerUnavailable,
+                "the broker stops: connect again later",
+            )
+        };
+        // Before CONNACK, which the router sends: who has it is told when the broker stops.
+        self.services.half_open.leave(self.id);
         // BLOCKS: on the router's inbox, then on its answer. The router never waits for a connection.
         self.services
             .router
