@@ -35,6 +35,7 @@
 //! | [`net`] | addresses, sockets, listeners; TLS and WebSocket as byte filters. No MQTT |
 //! | [`outbox`] | what waits for one socket, and how it gets there without blocking anybody |
 //! | [`thread`] | the only caller of [`std::thread`]: names, stack sizes, threads that are used again |
+//! | [`store`] | what outlives the process: sessions, queues, retained messages; written in groups, one sync for all that waits |
 //! | [`yaml`] | settings files, with the place of each key for error messages |
 //! | [`broker`] | connections, the router, access rules, plugins; the embedding API |
 //! | [`client`] | connect, publish, subscribe, reconnect; one background thread per client |
@@ -66,6 +67,8 @@ pub mod client;
 
 #[cfg(any(feature = "broker", feature = "client"))]
 pub mod scram;
+#[cfg(feature = "store")]
+pub mod store;
 #[cfg(feature = "yaml")]
 pub mod yaml;
 

@@ -32,6 +32,9 @@ pub const CONNECTION_STACK_BYTES: usize = if cfg!(debug_assertions) {
 /// The exit status of the process after a critical thread panicked (`EX_SOFTWARE` of `sysexits.h`).
 pub const EXIT_PANIC: i32 = 70;
 
+/// The exit status of the process after the store could not be synced (`EX_IOERR` of `sysexits.h`).
+pub const EXIT_STORE: i32 = 74;
+
 /// How long a thread of a [`Pool`] without work waits for the next job.
 pub const IDLE_FOR: Duration = Duration::from_secs(10);
 

@@ -11,7 +11,10 @@
 //! has the write turn, so that the order of the bytes is the order of the lock. When many messages leave one by one, the
 //! turn goes to a thread of its own for as long as that lasts, so that a system call carries many of them.
 
-use std::cell::Cell;
+mod callback;
+mod goodbye;
+mod writer;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,9 +23,7 @@ use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::inbox::{Inbox, Wait};
-use super::options::{
-    ConnectOptions, DisconnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription,
-};
+use super::options::{ConnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription};
 use super::session::{Answer, Effects, Publication, Session};
 use super::token::{Slot, Token};
 use super::{
@@ -30,13 +31,15 @@ use super::{
 };
 use crate::net::dial::DialOptions;
 use crate::net::url::Endpoint;
-use crate::outbox::{OutBuf, Outbox};
-use crate::packet_log;
+use crate::outbox::OutBuf;
 use crate::proto::packet::connack::ConnackProperties;
 use crate::proto::packet::publish::PublishHead;
-use crate::proto::packet::{Disconnect, Packet};
-use crate::proto::{ProtocolVersion, QoS, ReasonCode, codec, topic};
-use crate::thread::Pool;
+use crate::proto::{ProtocolVersion, QoS, ReasonCode, topic};
+
+use callback::InCallback;
+pub(crate) use callback::in_callback;
+use writer::Flusher;
+pub(crate) use writer::{Link, Urgency};
 
 /// See the module.
 pub(crate) struct Shared {
@@ -74,48 +77,6 @@ pub(crate) struct Core {
     pub(crate) result: ConnectResult,
     watchers: Vec<Sender<StateEvent>>,
     flusher: Flusher,
-}
-
-/// The sending side of one connection.
-pub(crate) struct Link {
-    pub(crate) outbox: Arc<Outbox>,
-    /// Encoded, in order, and not yet given to the outbox.
-    pub(crate) pending: OutBuf,
-    /// The buffer that was sent last, to be used again.
-    spare: OutBuf,
-    /// Somebody has the write turn and will take what is appended.
-    turn_taken: bool,
-    /// That is the flusher.
-    handed_over: bool,
-    pub(crate) last_sent_at: Instant,
-    burst: Burst,
-}
-
-/// How many messages were sent of late.
-#[derive(Debug)]
-struct Burst {
-    began_at: Instant,
-    sends: u32,
-}
-
-/// The thread that has the write turn while messages leave at a high rate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flusher {
-    /// There is none.
-    Absent,
-    /// It waits for work, for a short while.
-    Idle,
-    /// It has the turn, or is being woken or started for it.
-    Busy,
-}
-
-/// How soon bytes must leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Urgency {
-    /// Somebody waits for the answer: at once, on this thread.
-    Now,
-    /// At once unless there are many of them.
-    Soon,
 }
 
 impl Shared {
@@ -405,111 +366,6 @@ impl Shared {
         now().checked_add(timeout)
     }
 
-    /// Sends what is pending, unless somebody is at it.
-    pub(crate) fn send(self: &Arc<Self>, mut core: MutexGuard<'_, Core>, urgency: Urgency) {
-        let Some(link) = &mut core.link else { return };
-        link.burst.count();
-        if link.turn_taken || link.pending.is_empty() {
-            return;
-        }
-        link.turn_taken = true;
-        let is_burst = urgency == Urgency::Soon && link.burst.is_on(now());
-        if is_burst || !self.write(&mut core, ROUNDS) {
-            self.hand_over(core);
-        }
-    }
-
-    /// Gives the write turn to the flusher.
-    fn hand_over(self: &Arc<Self>, mut core: MutexGuard<'_, Core>) {
-        if let Some(link) = &mut core.link {
-            link.handed_over = true;
-        }
-        match std::mem::replace(&mut core.flusher, Flusher::Busy) {
-            Flusher::Busy => {}
-            Flusher::Idle => {
-                drop(core);
-                self.flush_wanted.notify_one();
-            }
-            Flusher::Absent => {
-                drop(core);
-                self.start_flusher();
-            }
-        }
-    }
-
-    fn start_flusher(self: &Arc<Self>) {
-        let shared = Arc::clone(self);
-        if let Err(error) = Pool::shared().run("flush", move || shared.flush()) {
-            log::debug!("no thread to send with, sending on this one: {error}");
-            let mut core = self.lock();
-            core.flusher = Flusher::Absent;
-            while !self.write(&mut core, ROUNDS) {}
-        }
-    }
-
-    /// Has the write turn while messages leave at a high rate. Runs on a thread of its own.
-    fn flush(&self) {
-        let mut core = self.lock();
-        loop {
-            while core.link.as_ref().is_some_and(|link| link.handed_over) {
-                self.write(&mut core, usize::MAX);
-            }
-            core.flusher = Flusher::Idle;
-            // BLOCKS: until there is work; the thread ends when there is none for a while.
-            self.flush_wanted.wait_for(&mut core, FLUSHER_IDLE_FOR);
-            if core.flusher == Flusher::Idle {
-                core.flusher = Flusher::Absent;
-                if let Some(link) = &mut core.link {
-                    link.spare = OutBuf::new();
-                }
-                return;
-            }
-        }
-    }
-
-    /// Gives pending bytes to the outbox, at most `rounds` times. True: nothing is left, and the turn is given back.
-    ///
-    /// Never blocks: what the socket does not take is the outbox's.
-    fn write(&self, core: &mut MutexGuard<'_, Core>, rounds: usize) -> bool {
-        let connection = core.connection;
-        for _ in 0..rounds {
-            let client_id = packet_log::is_on().then(|| core.result.client_id.clone());
-            let version = core.result.version;
-            let Some(link) = core.link.as_mut() else {
-                return true;
-            };
-            if link.pending.is_empty() {
-                link.turn_taken = false;
-                link.handed_over = false;
-                self.notify();
-                return true;
-            }
-            let spare = std::mem::take(&mut link.spare);
-            let mut out = std::mem::replace(&mut link.pending, spare);
-            let outbox = Arc::clone(&link.outbox);
-            link.last_sent_at = now();
-            MutexGuard::unlocked(core, || {
-                if let Some(client_id) = client_id {
-                    packet_log::sent(&client_id, version, &out);
-                }
-                // A closed one is noticed by the reader.
-                let _ = outbox.send(&mut out);
-            });
-            if core.connection != connection {
-                return true; // the turn of the new connection is not ours
-            }
-            if let Some(link) = core.link.as_mut() {
-                if out.bytes_mut().capacity() <= SPARE_BYTES {
-                    link.spare = out;
-                }
-                if link.waiting_bytes() < self.options.send_buffer_bytes {
-                    self.notify();
-                }
-            }
-        }
-        false
-    }
-
     /// Sends `event` to whoever watches, and to the program's callback. No lock may be held.
     pub(crate) fn tell(&self, event: &StateEvent) {
         self.lock().watchers.retain(|watcher| {
@@ -566,133 +422,6 @@ impl Shared {
         self.notify();
     }
 
-    /// See [`Client::disconnect_with`](super::Client::disconnect_with). False: there was nothing to disconnect.
-    // BLOCKS: until the server closes the connection, for a short while.
-    pub(crate) fn disconnect(&self, options: DisconnectOptions) -> Result<bool, ClientError> {
-        let mut effects = Effects::default();
-        let mut core = self.lock();
-        if core.state == ClientState::Disconnected {
-            return Ok(false);
-        }
-        let ends_now = options.properties.session_expiry_interval == Some(0);
-        let goodbye = self.goodbye(options, &core)?;
-        core.state = ClientState::Disconnected;
-        core.ended = Some(ClientError::NotConnected);
-        core.driver += 1;
-        // Who has the write turn holds bytes that come before DISCONNECT. Writing does not block, and nothing is added.
-        while core.link.as_ref().is_some_and(|link| link.turn_taken) {
-            self.wait_for_change(&mut core, None);
-        }
-        let link = core.link.take();
-        let connection = core.connection;
-        let result = core.result.clone();
-        core.session
-            .give_up(&ClientError::NotConnected, &mut effects);
-        drop(core);
-        effects.tell();
-        if self.session_is_kept() && !ends_now {
-            // The server has them still, and sends them when the session goes on.
-            self.inbox.retract();
-        }
-        let outbox = link.map(|link| self.say_goodbye(link, &result, &goodbye));
-        self.inbox.close(ClientError::NotConnected);
-        self.notify();
-        if let Some(outbox) = outbox {
-            self.linger(connection, &outbox);
-        }
-        Ok(true)
-    }
-
-    /// The DISCONNECT, encoded.
-    fn goodbye(&self, options: DisconnectOptions, core: &Core) -> Result<Vec<u8>, ClientError> {
-        let version = core.result.version;
-        if options.publish_will && !version.has_reason_codes() {
-            return Err(ClientError::invalid(
-                "publish_will",
-                format!("{version} has no way to ask for it"),
-            ));
-        }
-        let longer = options.properties.session_expiry_interval > Some(0);
-        if longer && version.has_properties() && !self.was_to_be_kept(core) {
-            return Err(ClientError::invalid(
-                "session_expiry",
-                "the session was to end with the connection",
-            ));
-        }
-        let reason = if options.publish_will {
-            ReasonCode::DisconnectWithWill
-        } else {
-            ReasonCode::Success
-        };
-        let disconnect = Packet::Disconnect(Box::new(Disconnect {
-            reason,
-            properties: options.properties,
-        }));
-        let mut encoded = Vec::new();
-        codec::encode(&disconnect, version, &mut encoded)?;
-        // [MQTT-3.2.2-15]
-        let most = core.result.properties.maximum_packet_size;
-        if most.is_some_and(|most| encoded.len() as u64 > u64::from(most)) {
-            return Err(ClientError::NotAvailable(ReasonCode::PacketTooLarge));
-        }
-        Ok(encoded)
-    }
-
-    /// CONNECT asked the server to keep the session: only then may DISCONNECT. MQTT 5.0 §3.14.2.2.2
-    fn was_to_be_kept(&self, core: &Core) -> bool {
-        let expiry = self.options.session_expiry;
-        expiry.map_or(!core.clean_start, |seconds| seconds > 0)
-    }
-
-    fn say_goodbye(&self, mut link: Link, result: &ConnectResult, goodbye: &[u8]) -> Arc<Outbox> {
-        link.pending.bytes_mut().extend_from_slice(goodbye);
-        if packet_log::is_on() {
-            packet_log::sent(&result.client_id, result.version, &link.pending);
-        }
-        link.outbox.close_with(&mut link.pending);
-        link.outbox
-    }
-
-    /// Lets the server close the connection, and the background thread read until it does: when the program ended before
-    /// that, the kernel would take back what the server has not read yet.
-    fn linger(&self, connection: u64, outbox: &Outbox) {
-        if in_callback() {
-            return;
-        }
-        let patience = if outbox.backlog() == 0 {
-            LINGER
-        } else {
-            self.options.write_timeout
-        };
-        let deadline = now() + patience;
-        let mut core = self.lock();
-        while core.last_gone < connection {
-            if self.wait_for_change(&mut core, Some(deadline)) {
-                break;
-            }
-        }
-    }
-
-    /// The background thread has read the last of a connection.
-    pub(crate) fn on_gone(&self, connection: u64) {
-        let mut core = self.lock();
-        core.last_gone = core.last_gone.max(connection);
-        drop(core);
-        self.notify();
-    }
-
-    /// Whether the server keeps the session when the connection ends.
-    pub(crate) fn session_is_kept(&self) -> bool {
-        let core = self.lock();
-        if core.result.version.has_properties() {
-            let granted = core.result.properties.session_expiry_interval;
-            let expiry = granted.or(self.options.session_expiry);
-            expiry.map_or(!core.clean_start, |seconds| seconds > 0)
-        } else {
-            !core.clean_start
-        }
-    }
-
     /// Takes the right to connect on a thread of the program: one at a time, and not beside a background thread.
     pub(crate) fn begin_connecting(&self) -> bool {
         let mut core = self.lock();
@@ -742,69 +471,6 @@ impl Core {
     }
 }
 
-impl Link {
-    pub(crate) fn new(outbox: Arc<Outbox>, now: Instant) -> Self {
-        Self {
-            outbox,
-            pending: OutBuf::new(),
-            spare: OutBuf::new(),
-            turn_taken: false,
-            handed_over: false,
-            last_sent_at: now,
-            burst: Burst {
-                began_at: now,
-                sends: 0,
-            },
-        }
-    }
-
-    fn waiting_bytes(&self) -> usize {
-        self.pending.len() + self.outbox.backlog()
-    }
-}
-
-impl Burst {
-    fn count(&mut self) {
-        self.sends = self.sends.saturating_add(1);
-    }
-
-    /// Whether many messages left in the last millisecond.
-    fn is_on(&mut self, now: Instant) -> bool {
-        let elapsed = now.duration_since(self.began_at);
-        if elapsed <= BURST_WITHIN {
-            return self.sends > BURST_SENDS;
-        }
-        let per_span = u128::from(self.sends) * BURST_WITHIN.as_nanos() / elapsed.as_nanos();
-        let was_on = per_span > u128::from(BURST_SENDS);
-        self.began_at = now;
-        self.sends = if was_on { BURST_SENDS + 1 } else { 0 };
-        was_on
-    }
-}
-
-/// The state callback of the program runs on this thread.
-struct InCallback(bool);
-
-impl InCallback {
-    fn enter() -> Self {
-        Self(IN_CALLBACK.replace(true))
-    }
-}
-
-impl Drop for InCallback {
-    fn drop(&mut self) {
-        IN_CALLBACK.set(self.0);
-    }
-}
-
-pub(crate) fn in_callback() -> bool {
-    IN_CALLBACK.get()
-}
-
-thread_local! {
-    static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
-}
-
 #[expect(
     clippy::disallowed_methods,
     reason = "the client's clock; what decides takes the time as an argument"
@@ -812,22 +478,6 @@ thread_local! {
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
-
-/// How often a caller writes for others before the flusher takes over.
-const ROUNDS: usize = 4;
-
-/// More than this many sends within this time are a burst: a system call for each would cost more than a thread.
-const BURST_SENDS: u32 = 32;
-const BURST_WITHIN: Duration = Duration::from_millis(1);
-
-/// How long the flusher waits for work before it ends.
-const FLUSHER_IDLE_FOR: Duration = Duration::from_millis(100);
-
-/// A larger buffer is given back after it was sent.
-const SPARE_BYTES: usize = 2 * 1024 * 1024;
-
-/// How long a server may take to close the connection after DISCONNECT.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Events that a watcher may leave untaken.
 const EVENTS: usize = 64;

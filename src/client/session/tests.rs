@@ -1,6 +1,13 @@
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::*;
+use crate::client::options::Subscription;
+use crate::client::token::Slot;
+use crate::proto::flow::outgoing::{Next, Resend};
+use crate::proto::packet::Suback;
+use crate::proto::packet::publish::PublishProperties;
 use crate::proto::{Decoder, Frame};
 
 const QOS0: QoS = QoS::AtMostOnce;

@@ -75,6 +75,11 @@ impl fmt::Display for QoS {
 pub struct PacketId(NonZeroU16);
 
 impl PacketId {
+    /// The lowest identifier.
+    pub const MIN: Self = Self(NonZeroU16::MIN);
+    /// The highest identifier.
+    pub const MAX: Self = Self(NonZeroU16::MAX);
+
     /// The identifier with this value, `None` for 0.
     #[must_use]
     pub fn new(value: u16) -> Option<Self> {

@@ -1,0 +1,214 @@
+//! Who writes what is pending; see the drawing in [`shared`](super).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
+
+use super::{Core, Shared, now};
+use crate::outbox::{OutBuf, Outbox};
+use crate::packet_log;
+use crate::thread::Pool;
+
+/// The sending side of one connection.
+pub(crate) struct Link {
+    pub(crate) outbox: Arc<Outbox>,
+    /// Encoded, in order, and not yet given to the outbox.
+    pub(crate) pending: OutBuf,
+    /// The buffer that was sent last, to be used again.
+    spare: OutBuf,
+    /// Somebody has the write turn and will take what is appended.
+    pub(super) turn_taken: bool,
+    /// That is the flusher.
+    handed_over: bool,
+    pub(crate) last_sent_at: Instant,
+    burst: Burst,
+}
+
+/// How many messages were sent of late.
+#[derive(Debug)]
+struct Burst {
+    began_at: Instant,
+    sends: u32,
+}
+
+/// The thread that has the write turn while messages leave at a high rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flusher {
+    /// There is none.
+    Absent,
+    /// It waits for work, for a short while.
+    Idle,
+    /// It has the turn, or is being woken or started for it.
+    Busy,
+}
+
+/// How soon bytes must leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Somebody waits for the answer: at once, on this thread.
+    Now,
+    /// At once unless there are many of them.
+    Soon,
+}
+
+impl Link {
+    pub(crate) fn new(outbox: Arc<Outbox>, now: Instant) -> Self {
+        Self {
+            outbox,
+            pending: OutBuf::new(),
+            spare: OutBuf::new(),
+            turn_taken: false,
+            handed_over: false,
+            last_sent_at: now,
+            burst: Burst {
+                began_at: now,
+                sends: 0,
+            },
+        }
+    }
+
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.pending.len() + self.outbox.backlog()
+    }
+}
+
+impl Burst {
+    fn count(&mut self) {
+        self.sends = self.sends.saturating_add(1);
+    }
+
+    /// Whether many messages left in the last millisecond.
+    fn is_on(&mut self, now: Instant) -> bool {
+        let elapsed = now.duration_since(self.began_at);
+        if elapsed <= BURST_WITHIN {
+            return self.sends > BURST_SENDS;
+        }
+        let per_span = u128::from(self.sends) * BURST_WITHIN.as_nanos() / elapsed.as_nanos();
+        let was_on = per_span > u128::from(BURST_SENDS);
+        self.began_at = now;
+        self.sends = if was_on { BURST_SENDS + 1 } else { 0 };
+        was_on
+    }
+}
+
+impl Shared {
+    /// Sends what is pending, unless somebody is at it.
+    pub(crate) fn send(self: &Arc<Self>, mut core: MutexGuard<'_, Core>, urgency: Urgency) {
+        let Some(link) = &mut core.link else { return };
+        link.burst.count();
+        if link.turn_taken || link.pending.is_empty() {
+            return;
+        }
+        link.turn_taken = true;
+        let is_burst = urgency == Urgency::Soon && link.burst.is_on(now());
+        if is_burst || !self.write(&mut core, ROUNDS) {
+            self.hand_over(core);
+        }
+    }
+
+    /// Gives the write turn to the flusher.
+    fn hand_over(self: &Arc<Self>, mut core: MutexGuard<'_, Core>) {
+        if let Some(link) = &mut core.link {
+            link.handed_over = true;
+        }
+        match std::mem::replace(&mut core.flusher, Flusher::Busy) {
+            Flusher::Busy => {}
+            Flusher::Idle => {
+                drop(core);
+                self.flush_wanted.notify_one();
+            }
+            Flusher::Absent => {
+                drop(core);
+                self.start_flusher();
+            }
+        }
+    }
+
+    fn start_flusher(self: &Arc<Self>) {
+        let shared = Arc::clone(self);
+        if let Err(error) = Pool::shared().run("flush", move || shared.flush()) {
+            log::debug!("no thread to send with, sending on this one: {error}");
+            let mut core = self.lock();
+            core.flusher = Flusher::Absent;
+            while !self.write(&mut core, ROUNDS) {}
+        }
+    }
+
+    /// Has the write turn while messages leave at a high rate. Runs on a thread of its own.
+    fn flush(&self) {
+        let mut core = self.lock();
+        loop {
+            while core.link.as_ref().is_some_and(|link| link.handed_over) {
+                self.write(&mut core, usize::MAX);
+            }
+            core.flusher = Flusher::Idle;
+            // BLOCKS: until there is work; the thread ends when there is none for a while.
+            self.flush_wanted.wait_for(&mut core, FLUSHER_IDLE_FOR);
+            if core.flusher == Flusher::Idle {
+                core.flusher = Flusher::Absent;
+                if let Some(link) = &mut core.link {
+                    link.spare = OutBuf::new();
+                }
+                return;
+            }
+        }
+    }
+
+    /// Gives pending bytes to the outbox, at most `rounds` times. True: nothing is left, and the turn is given back.
+    ///
+    /// Never blocks: what the socket does not take is the outbox's.
+    fn write(&self, core: &mut MutexGuard<'_, Core>, rounds: usize) -> bool {
+        let connection = core.connection;
+        for _ in 0..rounds {
+            let client_id = packet_log::is_on().then(|| core.result.client_id.clone());
+            let version = core.result.version;
+            let Some(link) = core.link.as_mut() else {
+                return true;
+            };
+            if link.pending.is_empty() {
+                link.turn_taken = false;
+                link.handed_over = false;
+                self.notify();
+                return true;
+            }
+            let spare = std::mem::take(&mut link.spare);
+            let mut out = std::mem::replace(&mut link.pending, spare);
+            let outbox = Arc::clone(&link.outbox);
+            link.last_sent_at = now();
+            MutexGuard::unlocked(core, || {
+                if let Some(client_id) = client_id {
+                    packet_log::sent(&client_id, version, &out);
+                }
+                // A closed one is noticed by the reader.
+                let _ = outbox.send(&mut out);
+            });
+            if core.connection != connection {
+                return true; // the turn of the new connection is not ours
+            }
+            if let Some(link) = core.link.as_mut() {
+                if out.bytes_mut().capacity() <= SPARE_BYTES {
+                    link.spare = out;
+                }
+                if link.waiting_bytes() < self.options.send_buffer_bytes {
+                    self.notify();
+                }
+            }
+        }
+        false
+    }
+}
+
+/// How often a caller writes for others before the flusher takes over.
+const ROUNDS: usize = 4;
+
+/// More than this many sends within this time are a burst: a system call for each would cost more than a thread.
+const BURST_SENDS: u32 = 32;
+
+const BURST_WITHIN: Duration = Duration::from_millis(1);
+
+/// How long the flusher waits for work before it ends.
+const FLUSHER_IDLE_FOR: Duration = Duration::from_millis(100);
+
+/// A larger buffer is given back after it was sent.
+const SPARE_BYTES: usize = 2 * 1024 * 1024;
