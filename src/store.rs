@@ -27,8 +27,8 @@ pub use inbox::{
 };
 pub use memory::{Failure, MemoryState, MemoryStore};
 pub use record::{
-    EntryRecord, EntryState, MessageRecord, PublisherRecord, RetainedRecord, SessionRecord,
-    SubscriptionRecord, WallTime, WillRecord,
+    EntryRecord, EntryState, MessageRecord, PublisherRecord, ReplayRecord, RetainedRecord,
+    SessionRecord, SubscriptionRecord, WallTime, WillRecord,
 };
 pub use worker::{Durability, GroupCommit, StoreEvent, StoreHandler, StoreOptions, Trouble};
 

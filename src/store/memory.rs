@@ -240,7 +240,7 @@ impl MemoryState {
             visit(Loaded::Session(*key, Box::new(record.clone())))?;
         }
         for ((key, filter), record) in &self.subscriptions {
-            visit(Loaded::Subscription(*key, filter.clone(), *record))?;
+            visit(Loaded::Subscription(*key, filter.clone(), record.clone()))?;
         }
         for (key, id) in self.incoming.keys() {
             visit(Loaded::Incoming(*key, *id))?;

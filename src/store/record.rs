@@ -6,7 +6,7 @@ use bytestring::ByteString;
 
 use super::MessageId;
 use crate::proto::packet::{SubscriptionOptions, Will};
-use crate::proto::{Message, PacketId, ProtocolVersion, QoS};
+use crate::proto::{Message, PacketId, ProtocolVersion, QoS, TopicName};
 
 /// Milliseconds since 1970-01-01 00:00 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,12 +39,25 @@ pub struct WillRecord {
 }
 
 /// A subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubscriptionRecord {
+    /// The Topic Filter as it matches: without `$share/name/`, with a mount point.
+    pub filter: ByteString,
+    /// The Share Name of a shared subscription.
+    pub share: Option<ByteString>,
     /// As granted.
     pub options: SubscriptionOptions,
     /// Subscription Identifier.
     pub id: Option<u32>,
+    /// The retained messages for it have not all been sent yet.
+    pub replay: Option<ReplayRecord>,
+}
+
+/// How far the retained messages for a new subscription have been sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayRecord {
+    /// The topic of the last one; `None`: none yet.
+    pub after: Option<TopicName>,
 }
 
 /// An Application Message.

@@ -83,13 +83,16 @@ fn an_ended_session_takes_all_below_it_along() {
     let (key, next) = (SessionKey(1), SessionKey(2));
     let filter = ByteString::from("a/#");
     let record = SubscriptionRecord {
+        filter: filter.clone(),
+        share: None,
         options: Default::default(),
         id: None,
+        replay: None,
     };
     let mut set = ChangeSet::new();
     for key in [SessionKey(0), key, next] {
         set.extend([
-            Change::PutSubscription(key, filter.clone(), record),
+            Change::PutSubscription(key, filter.clone(), record.clone()),
             Change::PutIncoming(key, PacketId::MAX),
             Change::PutEntry(key, Position(u64::MAX), entry(1)),
         ]);
@@ -142,8 +145,11 @@ impl Alive {
             }
             4 => {
                 let record = SubscriptionRecord {
+                    filter: filter.clone(),
+                    share: None,
                     options: Default::default(),
                     id: Some(u32::from(with)),
+                    replay: None,
                 };
                 Change::PutSubscription(session?, filter, record)
             }
