@@ -115,6 +115,11 @@ impl OutBuf {
         self.shared_bytes = 0;
     }
 
+    /// Appends all of `other`, and empties it.
+    pub fn append(&mut self, other: &mut Self) {
+        self.append_rest(other, Cursor::default());
+    }
+
     /// Appends what `cursor` has not passed of `other`, and empties `other`.
     fn append_rest(&mut self, other: &mut Self, cursor: Cursor) {
         let base = self.bytes.len();

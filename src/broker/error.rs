@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::config::ConfigError;
 use crate::net::error::NetError;
+use crate::store::StoreError;
 
 /// Why a broker does not start or stop.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub enum BrokerError {
         /// Why not.
         error: Box<NetError>,
     },
+    /// The store cannot be opened or read.
+    Store(StoreError),
     /// The system gives no more threads.
     Thread(std::io::Error),
     /// The broker has started already, or is doing so.
@@ -34,6 +37,7 @@ impl fmt::Display for BrokerError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Listener { name, error } => write!(f, "listener '{name}': {error}"),
+            Self::Store(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
             Self::AlreadyStarted => f.write_str("the broker has already been started"),
             Self::NotRunning => f.write_str("the broker is not running"),
@@ -53,6 +57,7 @@ impl std::error::Error for BrokerError {
         match self {
             Self::Config(error) => Some(error.as_ref()),
             Self::Listener { error, .. } => Some(error.as_ref()),
+            Self::Store(error) => Some(error),
             Self::Thread(error) => Some(error),
             Self::AlreadyStarted | Self::NotRunning | Self::ShutdownTimeout(_) => None,
         }

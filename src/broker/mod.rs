@@ -17,6 +17,7 @@ mod error;
 mod listeners;
 mod memory;
 mod metrics;
+mod persistence;
 pub mod plugin;
 mod privileges;
 mod redirect;
@@ -51,11 +52,13 @@ use self::listeners::{
 };
 use self::memory::MemoryWatch;
 use self::metrics::Metrics;
+use self::persistence::{Persistence, RunningStore};
 use self::plugin::Plugin;
 use self::plugin::PluginHost;
 use self::router::command::Command;
 use self::router::{Router, RouterSettings};
 use crate::outbox::Outbox;
+use crate::store::{Durability, Store, StoreError};
 use crate::thread;
 
 /// Commands that wait for the router before connections stop reading.
@@ -95,6 +98,7 @@ pub struct Broker {
     config: Config,
     plugins: Vec<Box<dyn Plugin>>,
     extensions: Extensions,
+    store: Option<Persistence>,
     state: BrokerState,
     running: Option<Running>,
 }
@@ -104,6 +108,7 @@ struct Running {
     services: Arc<Services>,
     listeners: Vec<RunningListener>,
     router: JoinHandle<()>,
+    store: Option<RunningStore>,
     flushers: Vec<JoinHandle<()>>,
     watch: JoinHandle<()>,
     stop_watch: Sender<()>,
@@ -125,6 +130,7 @@ impl Broker {
             config,
             plugins: Vec::new(),
             extensions: Extensions::default(),
+            store: None,
             state: BrokerState::New,
             running: None,
         }
@@ -155,6 +161,24 @@ impl Broker {
     #[must_use]
     pub fn authentication_method(mut self, method: Arc<dyn EnhancedAuthenticate>) -> Self {
         self.extensions.methods.push(method);
+        self
+    }
+
+    /// Keeps what must outlive the process in the store that `open` opens at each start, in place of the one that the
+    /// settings name.
+    ///
+    /// `queue_memory`: how many bytes of queued messages are kept in memory too; beyond that they are read from the store
+    /// when their turn comes.
+    #[must_use]
+    pub fn store<F>(mut self, durability: Durability, queue_memory: usize, open: F) -> Self
+    where
+        F: Fn() -> Result<Box<dyn Store>, StoreError> + Send + Sync + 'static,
+    {
+        self.store = Some(Persistence {
+            open: Arc::new(open),
+            durability,
+            queue_memory,
+        });
         self
     }
 
@@ -268,12 +292,19 @@ impl Broker {
         });
         let (flush_sender, flush_inbox) = bounded(FLUSH_INBOX);
         let flushers = spawn_flushers(&flush_inbox)?;
-        let router = spawn_router(config, &services, flush_sender, router_inbox)?;
+        let (router, store) = spawn_router(
+            config,
+            &services,
+            self.store.as_ref(),
+            flush_sender,
+            router_inbox,
+        )?;
         let (stop_watch, watch) = spawn_watch(&services)?;
         let mut running = Running {
             services,
             listeners: Vec::new(),
             router,
+            store,
             flushers,
             watch,
             stop_watch,
@@ -464,7 +495,6 @@ impl Running {
             join(listener.thread);
             drop(listener.listener);
         }
-        self.services.half_open.close_all();
         // BLOCKS: on the router's inbox.
         let _ = self
             .services
@@ -473,6 +503,12 @@ impl Running {
                 &self.services.settings().config,
             )));
         join(self.router);
+        // After the goodbyes: a client that has CONNACK may still be counted among those that have not.
+        self.services.half_open.close_all();
+        // What waits for the disk leaves before the flush threads end.
+        if let Some(store) = self.store {
+            join(store.stop());
+        }
         for flusher in self.flushers {
             join(flusher);
         }
@@ -502,21 +538,32 @@ fn join(thread: JoinHandle<()>) {
 fn spawn_router(
     config: &Config,
     services: &Arc<Services>,
+    persistence: Option<&Persistence>,
     flushers: Sender<Vec<Arc<Outbox>>>,
     inbox: Receiver<Command>,
-) -> Result<JoinHandle<()>, BrokerError> {
+) -> Result<(JoinHandle<()>, Option<RunningStore>), BrokerError> {
     #[expect(clippy::disallowed_methods, reason = "the broker's clock starts here")]
     let now = Instant::now();
-    let router = Router::new(
+    let mut router = Router::new(
         RouterSettings::from_config(config),
         services.settings().auth,
         Arc::clone(&services.metrics),
         Arc::clone(&services.plugins),
         Arc::clone(&services.memory),
-        flushers,
+        flushers.clone(),
         now,
     );
-    thread::spawn_critical("router", move || router.run(&inbox)).map_err(BrokerError::Thread)
+    let opened = persistence
+        .map(|persistence| persistence.restore(&mut router, now))
+        .transpose()
+        .map_err(BrokerError::Store)?;
+    let store = opened
+        .map(|opened| opened.run(services.router.clone(), flushers))
+        .transpose()
+        .map_err(BrokerError::Thread)?;
+    let router = thread::spawn_critical("router", move || router.run(&inbox))
+        .map_err(BrokerError::Thread)?;
+    Ok((router, store))
 }
 
 fn spawn_flushers(inbox: &Receiver<Vec<Arc<Outbox>>>) -> Result<Vec<JoinHandle<()>>, BrokerError> {

@@ -6,13 +6,17 @@
 use std::time::{Duration, Instant};
 
 use super::metrics::MetricsSnapshot;
+use super::persistence::mode;
 use super::router::inspect::RouterStats;
+use crate::store::{StoreState, StoreStatus};
 
 /// All that one round of `$SYS` topics is made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SysReport {
     pub(crate) stats: RouterStats,
     pub(crate) metrics: MetricsSnapshot,
+    /// `None`: nothing outlives the process.
+    pub(crate) store: Option<StoreStatus>,
     pub(crate) at: Instant,
 }
 
@@ -87,6 +91,9 @@ impl Clock {
             for ((span, _), value) in SPANS.iter().zip(load.per_minute) {
                 topics.push((format!("load/{}/{span}", load.name), format!("{value:.2}")));
             }
+        }
+        for (name, value) in report.store.iter().flat_map(store_values) {
+            topics.push((format!("persistence/{name}"), value));
         }
         for (name, _) in &mut topics {
             name.insert_str(0, "$SYS/broker/");
@@ -186,6 +193,26 @@ fn values(report: &SysReport) -> Vec<(&'static str, u64)> {
     ]
 }
 
+/// How the store is doing.
+fn store_values(status: &StoreStatus) -> [(&'static str, String); 6] {
+    let state = match status.state {
+        StoreState::Ok => "ok",
+        StoreState::Full => "full",
+        StoreState::Failing => "failing",
+    };
+    [
+        (
+            "durability",
+            status.durability.map_or_else(String::new, mode),
+        ),
+        ("state", state.to_owned()),
+        ("commits", status.commits.to_string()),
+        ("syncs", status.syncs.to_string()),
+        ("messages", status.messages.to_string()),
+        ("bytes", status.size_bytes.to_string()),
+    ]
+}
+
 impl MetricsSnapshot {
     /// Messages that were not delivered to somebody they were for, whatever the reason.
     #[must_use]
@@ -269,6 +296,7 @@ mod tests {
                 messages_received: received,
                 ..MetricsSnapshot::default()
             },
+            store: None,
             at: clock.started_at + after,
         }
     }

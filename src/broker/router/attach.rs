@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::command::{Attach, DetachCause, Goodbye, Origin, SessionExpiry};
+use super::journal::Mark;
 use super::link::{Link, Payload};
 use super::publication::Publication;
 use super::session::{LastConnection, Session};
@@ -37,6 +38,13 @@ impl Router {
             return;
         }
         let persistent = attach.session_expiry != SessionExpiry::AtDisconnect;
+        if persistent && self.sessions.journal.is_in_trouble() {
+            // It could not be kept, and CONNACK would never leave.
+            self.metrics.sessions_refused.increment();
+            let _ = attach.reply.try_send(Err(ReasonCode::ServerUnavailable));
+            return;
+        }
+        let mark = self.sessions.journal.mark();
         let limit = self.sessions.settings.max_sessions;
         if existing.is_none() && persistent && self.sessions.persistent() >= limit {
             self.metrics.sessions_refused.increment();
@@ -53,7 +61,7 @@ impl Router {
                 Arc::clone(&attach.chain),
             ))
         });
-        self.link(slot, attach, resumed.is_some());
+        self.link(slot, attach, resumed.is_some(), mark);
         if resumed.is_some() {
             self.sessions.pump(slot, &self.retained, now);
         }
@@ -101,9 +109,9 @@ impl Router {
         Some(slot)
     }
 
-    fn link(&mut self, slot: SessionSlot, attach: Attach, session_present: bool) {
+    fn link(&mut self, slot: SessionSlot, attach: Attach, session_present: bool, mark: Mark) {
         self.sessions.set_expiry(slot, attach.session_expiry);
-        let Some(session) = self.sessions.session_mut(slot) else {
+        let Some((session, journal)) = self.sessions.with_journal(slot) else {
             return;
         };
         session.last = last_connection(&attach, session_present);
@@ -112,10 +120,15 @@ impl Router {
         session.will = attach.will.map(Box::new);
         session.outgoing.set_window(attach.send_window);
         session.incoming.on_connected(attach.receive_maximum);
+        if session.is_persistent() || session.key.is_some() {
+            journal.put_session(session, None);
+        }
+        let waits = journal.changed_since(mark);
         let mut link = Box::new(Link {
             connection: attach.connection,
             outbox: attach.outbox,
             pending: OutBuf::default(),
+            held: None,
             backlog: 0,
             touched: false,
             version: attach.version,
@@ -138,14 +151,24 @@ impl Router {
         let mut connack = attach.connack;
         connack.session_present = session_present;
         let connack = Packet::Connack(connack);
-        link.push_packet(&connack);
-        // Now, not at the end of the batch: the connection's thread may answer PINGREQ or say goodbye as soon as it has
-        // its answer, and nothing may come before CONNACK. [MQTT-3.2.0-1]
+        // The connection's thread may answer PINGREQ or say goodbye as soon as it has its answer, and nothing may come
+        // before CONNACK. [MQTT-3.2.0-1]
+        let answer = if waits {
+            journal.answer_first(&mut link, waits, |link| link.push_packet(&connack));
+            if let Some(held) = &mut link.held {
+                held.reply = Some(attach.reply);
+            }
+            None
+        } else {
+            link.push_packet(&connack);
+            Some(attach.reply)
+        };
         let bytes = link.pending.len();
         let _ = link.outbox.send(&mut std::mem::take(&mut link.pending));
         session.link = Some(link);
         self.sessions.online += 1;
         self.peak_online = self.peak_online.max(self.sessions.online);
+        self.sessions.touch(slot);
         self.sessions.count_packets_sent(1);
         self.sessions.count_bytes_sent(bytes);
         self.metrics.connections_accepted.increment();
@@ -155,7 +178,9 @@ impl Router {
             let packet = Box::new(connack);
             self.fire_for_client(slot, |client| Event::PacketSent { packet, client });
         }
-        let _ = attach.reply.try_send(Ok(slot));
+        if let Some(reply) = answer {
+            let _ = reply.try_send(Ok(slot));
+        }
     }
 
     /// The connection of a session ended.
@@ -185,7 +210,10 @@ impl Router {
         let Some(session) = self.sessions.session_mut(slot) else {
             return;
         };
-        session.replays.clear();
+        // A session that stays gets the rest of the retained messages when its client is back.
+        if !session.is_persistent() {
+            session.replays.clear();
+        }
         let (will_stays, expiry) = match cause {
             DetachCause::Disconnect { session_expiry } => (false, session_expiry),
             DetachCause::Abnormal { session_expiry } => (true, session_expiry),
@@ -196,6 +224,11 @@ impl Router {
         let delay = session.will.as_ref().map(|will| will.delay_interval);
         let expiry = expiry.map_or(session.expiry, SessionExpiry::from_seconds);
         self.sessions.set_expiry(slot, expiry);
+        if let Some((session, journal)) = self.sessions.with_journal(slot)
+            && session.key.is_some()
+        {
+            journal.put_session(session, Some(now));
+        }
         self.fire_for_client(slot, |client| Event::ClientDisconnected { client });
         match (delay, expiry) {
             (None, _) => {}
@@ -240,13 +273,16 @@ impl Router {
     /// Source: MQTT 5.0 §3.1.2.5 [MQTT-3.1.2-8], [MQTT-3.1.2-14], [MQTT-3.1.2-15].
     pub(super) fn publish_will(&mut self, slot: SessionSlot, now: Instant) {
         self.timers.cancel(Timer::WillDelay(slot));
-        let Some(will) = self
-            .sessions
-            .session_mut(slot)
-            .and_then(|session| session.will.take())
-        else {
+        let Some((session, journal)) = self.sessions.with_journal(slot) else {
             return;
         };
+        let Some(will) = session.will.take() else {
+            return;
+        };
+        if session.key.is_some() {
+            let disconnected_at = session.link.is_none().then_some(now);
+            journal.put_session(session, disconnected_at);
+        }
         // The rules may have changed since CONNECT.
         let session = self.sessions.session(slot);
         if !session.is_some_and(|session| session.may(Action::Publish, &will.topic)) {

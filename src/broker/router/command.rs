@@ -18,6 +18,7 @@ use crate::proto::packet::{Packet, Publish, SubscriptionOptions, Will};
 use crate::proto::{
     PacketId, ProtocolError, ProtocolVersion, QoS, ReasonCode, ShareName, TopicFilter, TopicName,
 };
+use crate::store::{MessageRecord, StoreError};
 
 /// Names a connection. Never used twice in the life of a broker, so a late message of a dead connection is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +50,11 @@ pub(crate) enum Command {
     Drained(Origin),
     /// A message of the broker itself or of the embedding program.
     Inject(Box<Injection>),
+    /// Messages that the router asked the store for, by the number of the question.
+    Loaded {
+        token: u64,
+        result: Result<Vec<Option<MessageRecord>>, StoreError>,
+    },
     /// A question about the router's state, or an administrative change.
     Query(Query),
     /// The settings or access rules changed.

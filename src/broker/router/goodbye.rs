@@ -10,9 +10,16 @@ use crate::proto::packet::disconnect::{Disconnect, DisconnectProperties};
 
 impl Router {
     /// Ends every connection, and the router with this batch. Sessions stay as they are.
-    pub(super) fn handle_shutdown(&mut self, goodbye: &Goodbye) {
+    pub(super) fn handle_shutdown(&mut self, goodbye: &Goodbye, now: Instant) {
         let slots: Vec<SessionSlot> = self.sessions.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
+            if let Some((session, journal)) = self.sessions.with_journal(slot)
+                && session.link.is_some()
+                && session.key.is_some()
+            {
+                // Its will is sent after the restart, if the client is not back before. [MQTT-3.1.2-12]
+                journal.put_session(session, Some(now));
+            }
             self.end_link(slot, goodbye);
         }
         self.stopping = true;
@@ -70,6 +77,6 @@ impl Router {
             self.sessions.count_packets_sent(u64::from(sent));
         }
         self.sessions.count_bytes_sent(link.pending.len());
-        link.outbox.close_with(&mut link.pending);
+        self.sessions.journal.close(*link);
     }
 }

@@ -130,8 +130,8 @@ impl Router {
                 .count(),
             retained_messages: self.retained.len(),
             retained_bytes: self.retained.bytes(),
-            queued_messages: self.sessions.queued,
-            queued_bytes: self.sessions.queued_bytes,
+            queued_messages: self.sessions.waiting.messages,
+            queued_bytes: self.sessions.waiting.bytes,
             inflight_in,
             inflight_out,
         }

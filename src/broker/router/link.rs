@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::command::ConnectionId;
+use super::journal::{Held, Release, Then};
+use super::subscriptions::SessionSlot;
 use crate::outbox::{OutBuf, Outbox, SHARE_FROM_BYTES};
 use crate::proto::flow::alias::{AliasUse, AliasesOut};
 use crate::proto::packet::Packet;
@@ -23,6 +26,8 @@ pub(super) struct Link {
     pub(super) outbox: Arc<Outbox>,
     /// Bytes of this batch, not yet handed to the outbox.
     pub(super) pending: OutBuf,
+    /// Bytes that wait for the store; made when something first does.
+    pub(super) held: Option<Box<Held>>,
     /// The outbox's backlog when this batch first touched it.
     pub(super) backlog: usize,
     pub(super) touched: bool,
@@ -52,7 +57,7 @@ pub(super) struct Outbound<'a> {
 pub(super) struct Payload<'a> {
     pub(super) bytes: &'a [u8],
     /// Bytes that contain `bytes`.
-    pub(super) shared: &'a bytes::Bytes,
+    pub(super) shared: &'a Bytes,
 }
 
 impl<'a> Outbound<'a> {
@@ -83,7 +88,47 @@ impl<'a> Outbound<'a> {
 impl Link {
     /// Bytes that wait for this client's socket.
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.backlog + self.pending.len()
+        self.backlog + self.pending.len() + self.held_bytes()
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.bytes.len())
+    }
+
+    /// All bytes of this batch, held or not.
+    pub(super) fn to_bytes(&self) -> Bytes {
+        let pending = self.pending.to_bytes();
+        match &self.held {
+            None => pending,
+            Some(held) => [held.bytes.to_bytes(), pending].concat().into(),
+        }
+    }
+
+    /// Takes the bytes that wait for the store, to be let go with the commit of this batch.
+    pub(super) fn take_held(&mut self, slot: SessionSlot) -> Option<Release> {
+        let held = self.held.as_mut()?;
+        if held.bytes.is_empty() {
+            return None;
+        }
+        Some(Release {
+            outbox: Arc::clone(&self.outbox),
+            bytes: std::mem::take(&mut held.bytes),
+            then: held
+                .reply
+                .take()
+                .map_or(Then::Nothing, |reply| Then::Attached(slot, reply)),
+        })
+    }
+
+    /// Lets `push` append to the bytes that wait for the commit `sequence`.
+    pub(super) fn hold<T>(&mut self, sequence: u64, push: impl FnOnce(&mut Self) -> T) -> T {
+        let mut held = self.held.take().unwrap_or_default();
+        std::mem::swap(&mut self.pending, &mut held.bytes);
+        let result = push(self);
+        std::mem::swap(&mut self.pending, &mut held.bytes);
+        held.sequence = sequence;
+        self.held = Some(held);
+        result
     }
 
     /// The same bytes are right for this client as for others: nothing in them is its own, and no size is too large.

@@ -8,11 +8,13 @@ mod attach;
 pub(crate) mod command;
 mod goodbye;
 pub(crate) mod inspect;
+pub(crate) mod journal;
 mod link;
 #[cfg(feature = "internals")]
 pub mod measure;
 mod publication;
 mod publish;
+mod restore;
 mod retained;
 mod session;
 mod sessions;
@@ -127,7 +129,7 @@ impl Router {
         timers.set(Timer::Sweep, now + SWEEP_INTERVAL);
         Self {
             retained: Retained::new(settings.max_retained_messages, settings.max_retained_bytes),
-            sessions: Sessions::new(Box::new(settings), chains, Arc::clone(&metrics)),
+            sessions: Sessions::new(Box::new(settings), chains, Arc::clone(&metrics), now),
             subscriptions: Subscriptions::new(),
             timers,
             flushers,
@@ -197,9 +199,10 @@ impl Router {
             Command::Detach { origin, cause } => self.handle_detach(origin, cause, now),
             Command::Drained(origin) => self.handle_drained(origin, now),
             Command::Inject(injection) => self.handle_inject(&injection, now),
+            Command::Loaded { token, result } => self.handle_loaded(token, result, now),
             Command::Query(query) => self.handle_query(query, now),
             Command::Reload(settings, chains) => self.handle_reload(settings, chains, now),
-            Command::Shutdown(goodbye) => self.handle_shutdown(&goodbye),
+            Command::Shutdown(goodbye) => self.handle_shutdown(&goodbye, now),
         }
     }
 
@@ -229,7 +232,8 @@ impl Router {
 
     fn handle_ack(&mut self, origin: Origin, packet: &Packet, now: Instant) {
         let slot = origin.slot;
-        let Some(session) = self.sessions.session_mut(slot) else {
+        let mark = self.sessions.journal.mark();
+        let Some((session, journal)) = self.sessions.with_journal(slot) else {
             return;
         };
         match packet {
@@ -237,23 +241,32 @@ impl Router {
                 // An acknowledgement of nothing is a late one, or of a flow that ended: not an error.
                 if let Ok(delivery) = session.outgoing.on_puback(ack.packet_id, ack.reason) {
                     session.flow_ended(&delivery);
+                    journal.delete_entry(session.key, &delivery);
                 }
             }
             Packet::Pubrec(ack) => {
                 use crate::proto::flow::outgoing::{AckError, Next};
                 match session.outgoing.on_pubrec(ack.packet_id, ack.reason) {
                     // A flow that the client ended has no PUBREL, and one of QoS 1 neither. [MQTT-4.3.3-4]
-                    Ok(Next::Completed(delivery)) => session.flow_ended(&delivery),
+                    Ok(Next::Completed(delivery)) => {
+                        session.flow_ended(&delivery);
+                        journal.delete_entry(session.key, &delivery);
+                    }
                     Err(AckError::WrongState) => {}
                     Err(AckError::UnknownPacketId) if ack.reason.is_error() => {}
                     // A repeated PUBREC is answered like the first one.
                     Ok(Next::Release) => {
+                        let key = session.key;
+                        if let Some(delivery) = session.outgoing.message_mut(ack.packet_id) {
+                            journal.release_entry(key, delivery, ack.packet_id);
+                        }
                         self.sessions.acknowledge(
                             slot,
                             PacketType::Pubrel,
                             ack.packet_id,
                             ReasonCode::Success,
                             None,
+                            mark,
                         );
                     }
                     Err(AckError::UnknownPacketId) => {
@@ -264,23 +277,27 @@ impl Router {
                             ack.packet_id,
                             reason,
                             Some(UNKNOWN_ID),
+                            mark,
                         );
                     }
                 }
             }
             Packet::Pubrel(ack) => {
                 let (reason, text) = if session.incoming.on_pubrel(ack.packet_id) {
+                    journal.delete_incoming(session.key, ack.packet_id);
                     (ReasonCode::Success, None)
                 } else {
                     (ReasonCode::PacketIdentifierNotFound, Some(UNKNOWN_ID))
                 };
+                let kind = PacketType::Pubcomp;
                 self.sessions
-                    .acknowledge(slot, PacketType::Pubcomp, ack.packet_id, reason, text);
+                    .acknowledge(slot, kind, ack.packet_id, reason, text, mark);
                 return;
             }
             Packet::Pubcomp(ack) => {
                 if let Ok(delivery) = session.outgoing.on_pubcomp(ack.packet_id) {
                     session.flow_ended(&delivery);
+                    journal.delete_entry(session.key, &delivery);
                 }
             }
             _ => return,
@@ -324,6 +341,7 @@ impl Router {
             self.handle_timer(timer, now);
         }
         self.flush();
+        self.sessions.journal.commit();
         self.sessions.publish_counts();
     }
 
@@ -337,7 +355,10 @@ impl Router {
             Timer::Sys => self.publish_sys(now),
             Timer::Sweep => {
                 let removed = self.retained.sweep_expired(now, SWEEP_VISITS);
-                self.metrics.dropped_expired.add(removed as u64);
+                self.metrics.dropped_expired.add(removed.len() as u64);
+                for topic in removed {
+                    self.sessions.journal.delete_retained(topic);
+                }
                 self.timers.set(Timer::Sweep, now + SWEEP_INTERVAL);
             }
         }
@@ -347,6 +368,7 @@ impl Router {
         let report = SysReport {
             stats: self.stats(),
             metrics: self.metrics.snapshot(),
+            store: self.sessions.journal.status(),
             at: now,
         };
         for (topic, payload) in self.clock.topics(&report) {
@@ -368,15 +390,17 @@ impl Router {
         let mut slice = Vec::new();
         let mut bytes = 0;
         for slot in &touched {
-            let Some(link) = self
-                .sessions
-                .session_mut(*slot)
-                .and_then(|session| session.link.as_mut())
-            else {
+            let Some((session, journal)) = self.sessions.with_journal(*slot) else {
+                continue;
+            };
+            let Some(link) = session.link.as_mut() else {
                 continue;
             };
             link.touched = false;
-            bytes += link.pending.len();
+            bytes += link.pending.len() + link.held_bytes();
+            if let Some(release) = link.take_held(*slot) {
+                journal.release(release);
+            }
             if link.pending.is_empty() {
                 // Touched, and nothing came of it.
             } else if few && link.outbox.is_plain() {
@@ -415,7 +439,7 @@ impl Router {
                 continue;
             };
             let client = Arc::new(session.info());
-            let bytes = link.pending.to_bytes();
+            let bytes = link.to_bytes();
             let decoder = Decoder::new(link.version);
             let mut at = 0;
             while let Ok(Some(frame)) = decoder.frame(bytes.get(at..).unwrap_or_default()) {
@@ -431,7 +455,7 @@ impl Router {
 }
 
 /// Gives outboxes to the flush threads; when those are behind, writes here: it does not block either.
-fn flush_elsewhere(flushers: &Sender<Vec<Arc<Outbox>>>, slice: Vec<Arc<Outbox>>) {
+pub(super) fn flush_elsewhere(flushers: &Sender<Vec<Arc<Outbox>>>, slice: Vec<Arc<Outbox>>) {
     if let Err(refused) = flushers.try_send(slice) {
         for outbox in refused.into_inner() {
             let _ = outbox.flush();

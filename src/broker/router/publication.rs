@@ -7,6 +7,7 @@ use super::link::{Link, Outbound, Payload, seconds_until};
 use crate::proto::message::share_or_copy;
 use crate::proto::packet::publish::{PublishHead, PublishProperties, encode_head};
 use crate::proto::{Message, ProtocolVersion, QoS, TopicName};
+use crate::store::MessageId;
 
 /// A message that is being routed: the parts of a PUBLISH, and what was made of them so far.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) struct Publication<'a> {
     pub(super) properties: Option<&'a PublishProperties>,
     pub(super) expires_at: Option<Instant>,
     shared: Option<Arc<Message>>,
+    /// Where the message is in the store, once it is there.
+    pub(super) stored: Option<MessageId>,
     encoded: [Option<Vec<u8>>; 4],
 }
 
@@ -41,6 +44,7 @@ impl<'a> Publication<'a> {
             properties: None,
             expires_at: None,
             shared: None,
+            stored: None,
             encoded: [const { None }; 4],
         }
     }

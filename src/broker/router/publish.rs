@@ -17,7 +17,7 @@ use crate::broker::plugin::Event;
 use crate::proto::flow::incoming::Verdict;
 use crate::proto::packet::Publish;
 use crate::proto::packet::publish::PublishProperties;
-use crate::proto::{PacketId, PacketType, QoS, ReasonCode, topic};
+use crate::proto::{PacketId, PacketType, QoS, ReasonCode, TopicName, topic};
 
 /// What routing one message came to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -114,6 +114,10 @@ impl Router {
             .as_ref()
             .is_some_and(|link| link.version.has_reason_codes());
         let exactly_once = publication.qos == QoS::ExactlyOnce;
+        let mark = self.sessions.journal.mark();
+        let Some(session) = self.sessions.session_mut(origin.slot) else {
+            return;
+        };
         match session.incoming.on_publish(packet_id, publication.qos) {
             Err(error) => {
                 log::warn!(
@@ -132,6 +136,7 @@ impl Router {
                     packet_id,
                     ReasonCode::Success,
                     None,
+                    mark,
                 );
                 return;
             }
@@ -146,6 +151,7 @@ impl Router {
                         packet_id,
                         reason,
                         text,
+                        mark,
                     );
                 } else {
                     let goodbye = Goodbye::new(ReasonCode::PacketIdentifierInUse, ID_IN_USE);
@@ -180,13 +186,15 @@ impl Router {
         } else {
             PacketType::Puback
         };
-        if (!exactly_once || reason.is_error())
-            && let Some(session) = self.sessions.session_mut(origin.slot)
-        {
-            session.incoming.on_acknowledged(packet_id);
+        if let Some((session, journal)) = self.sessions.with_journal(origin.slot) {
+            if exactly_once && !reason.is_error() {
+                journal.put_incoming(session.key, packet_id);
+            } else {
+                session.incoming.on_acknowledged(packet_id);
+            }
         }
         self.sessions
-            .acknowledge(origin.slot, kind, packet_id, reason, text);
+            .acknowledge(origin.slot, kind, packet_id, reason, text, mark);
     }
 
     /// Answers a PUBLISH that is not routed. Before 5.0 there is no way to say so: it is acknowledged like any other.
@@ -196,7 +204,8 @@ impl Router {
         let Some(packet_id) = refusal.packet_id else {
             return;
         };
-        let Some(session) = self.sessions.session_mut(origin.slot) else {
+        let mark = self.sessions.journal.mark();
+        let Some((session, journal)) = self.sessions.with_journal(origin.slot) else {
             return;
         };
         let has_reasons = session
@@ -214,6 +223,8 @@ impl Router {
             Ok(Verdict::Deliver) => {
                 if !exactly_once || has_reasons {
                     session.incoming.on_acknowledged(packet_id);
+                } else {
+                    journal.put_incoming(session.key, packet_id);
                 }
             }
             // It was taken when it came first, whatever the rules say now. [MQTT-4.3.3-10]
@@ -230,7 +241,7 @@ impl Router {
             _ => refusal.text,
         };
         self.sessions
-            .acknowledge(origin.slot, kind, packet_id, reason, Some(text));
+            .acknowledge(origin.slot, kind, packet_id, reason, Some(text), mark);
     }
 
     pub(super) fn handle_inject(&mut self, injection: &Injection, now: Instant) {
@@ -340,8 +351,14 @@ impl Router {
     ///
     /// Source: MQTT 5.0 §3.3.1.3 [MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7].
     fn keep(&mut self, publication: &mut Publication<'_>, from: Option<SessionSlot>) -> bool {
+        let is_stored = self.sessions.journal.is_on() && !topic::is_reserved(publication.topic);
         if publication.payload.bytes.is_empty() {
-            self.retained.clear(publication.topic);
+            if self.retained.clear(publication.topic)
+                && is_stored
+                && let Ok(topic) = TopicName::parse(publication.topic)
+            {
+                self.sessions.journal.delete_retained(topic);
+            }
             return true;
         }
         // What the broker says of itself is little, and replaces itself.
@@ -355,8 +372,14 @@ impl Router {
         let publisher = from
             .and_then(|slot| self.sessions.session_mut(slot))
             .map(Session::publisher);
+        let by = publisher.clone().filter(|_| is_stored);
         match self.retained.set(Arc::clone(&message), publisher) {
-            Ok(_) => true,
+            Ok(_) => {
+                if is_stored {
+                    self.sessions.journal.put_retained(&message, by.as_deref());
+                }
+                true
+            }
             Err(full) => {
                 if self.metrics.retained_refused.value() == 0 {
                     log::warn!(

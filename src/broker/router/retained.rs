@@ -68,6 +68,14 @@ impl Retained {
         }
     }
 
+    /// Puts a stored message back, whatever the limits are now.
+    pub(crate) fn restore(&mut self, message: Arc<Message>, publisher: Option<Arc<Publisher>>) {
+        let limits = (self.max_messages, self.max_bytes);
+        self.set_limits(usize::MAX, usize::MAX);
+        let _ = self.set(message, publisher);
+        self.set_limits(limits.0, limits.1);
+    }
+
     /// Sets the limits. Messages beyond them stay, new ones are refused.
     pub(crate) fn set_limits(&mut self, max_messages: usize, max_bytes: usize) {
         self.max_messages = max_messages;
@@ -190,11 +198,11 @@ impl Retained {
     }
 
     /// Looks at up to `visits` messages, going on where the last call ended, and removes those that have expired at
-    /// `now`. The number removed.
+    /// `now`. Their topics.
     ///
     /// Source: MQTT 5.0 §3.3.2.3.3.
-    pub(crate) fn sweep_expired(&mut self, now: Instant, visits: usize) -> usize {
-        let mut removed = 0;
+    pub(crate) fn sweep_expired(&mut self, now: Instant, visits: usize) -> Vec<TopicName> {
+        let mut removed = Vec::new();
         let places = self.messages.capacity();
         for _ in 0..visits.min(places) {
             self.swept = (self.swept + 1) % places;
@@ -204,8 +212,10 @@ impl Retained {
                 .map(|kept| &kept.message)
                 .filter(|message| message.expired(now))
                 .cloned();
-            if let Some(message) = expired {
-                removed += usize::from(self.clear(message.topic.as_str()));
+            if let Some(message) = expired
+                && self.clear(message.topic.as_str())
+            {
+                removed.push(message.topic.clone());
             }
         }
         removed

@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytestring::ByteString;
 
 use super::command::{Owner, RequestedFilter, SessionExpiry};
+use super::journal::Stored;
 use super::link::{Link, Outbound, Payload};
 use super::subscriptions::GroupId;
 use crate::broker::auth::{Access, Action, AuthChain, AuthChains};
@@ -16,6 +17,7 @@ use crate::proto::flow::incoming::Incoming;
 use crate::proto::flow::outgoing::Outgoing;
 use crate::proto::packet::Will;
 use crate::proto::{Message, ProtocolVersion, QoS, TopicFilter, TopicName};
+use crate::store::{MessageId, Position, PublisherRecord, SessionKey};
 
 /// Session State: what the broker keeps for a Client Identifier.
 ///
@@ -24,6 +26,14 @@ use crate::proto::{Message, ProtocolVersion, QoS, TopicFilter, TopicName};
 pub(crate) struct Session {
     pub(super) client_id: ByteString,
     pub(super) owner: Owner,
+    /// Its name in the store, if it is kept there.
+    pub(super) key: Option<SessionKey>,
+    /// The place in the store of the next message.
+    next_position: Position,
+    /// Messages were asked of the store, by this number; nothing is sent before they are here.
+    pub(super) loading: Option<u64>,
+    /// Of messages that were in flight before a restart, some are in the store alone.
+    pub(super) flows_away: bool,
     /// By the text of the filter, `$share/…` included. Boxed: a node of the map has room for eleven of them.
     pub(super) subscriptions: BTreeMap<ByteString, Box<Subscribed>>,
     pub(super) outgoing: Outgoing<Delivery>,
@@ -60,6 +70,22 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
+    pub(super) fn from_record(record: PublisherRecord) -> Self {
+        Self {
+            client_id: record.client_id,
+            user: record.user,
+            listener: Arc::from(&*record.listener),
+        }
+    }
+
+    pub(super) fn record(&self) -> PublisherRecord {
+        PublisherRecord {
+            client_id: self.client_id.clone(),
+            user: self.user.clone(),
+            listener: ByteString::from(&*self.listener),
+        }
+    }
+
     pub(super) fn may_publish(&self, chains: &AuthChains, topic: &str) -> bool {
         chains.listener(&self.listener).authorize(&Access {
             client_id: &self.client_id,
@@ -85,12 +111,19 @@ pub(super) struct LastConnection {
 #[derive(Debug, Clone)]
 pub(super) struct Subscribed {
     pub(super) requested: RequestedFilter,
+    /// Subscription Identifier.
+    pub(super) id: Option<u32>,
 }
 
 /// A message on its way to one session.
 #[derive(Debug, Clone)]
 pub(super) struct Delivery {
-    pub(super) message: Arc<Message>,
+    /// `None`: it is in the store alone, and is read when its turn comes; or the client has it (PUBREC came before a restart).
+    pub(super) message: Option<Arc<Message>>,
+    /// Where it is in the store, if it is there.
+    pub(super) stored: Option<Stored>,
+    /// What it takes of the queue's budget.
+    pub(super) size_bytes: u32,
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) ids: Option<Arc<[u32]>>,
@@ -101,10 +134,14 @@ pub(super) struct Delivery {
 /// A cursor over the retained messages of one filter.
 #[derive(Debug)]
 pub(super) struct Replay {
+    /// The subscription, as the client wrote it.
+    pub(super) text: ByteString,
     pub(super) filter: TopicFilter,
     pub(super) qos: QoS,
     pub(super) id: Option<u32>,
     pub(super) after: Option<TopicName>,
+    /// It went on since the store heard of it.
+    pub(super) moved: bool,
 }
 
 impl Session {
@@ -117,6 +154,10 @@ impl Session {
         Self {
             client_id,
             owner,
+            key: None,
+            next_position: Position(1),
+            loading: None,
+            flows_away: false,
             subscriptions: BTreeMap::new(),
             outgoing: Outgoing::new(u16::MAX),
             inflight_bytes: 0,
@@ -140,6 +181,18 @@ impl Session {
     pub(super) fn unlink(&mut self) -> Option<Box<Link>> {
         self.outgoing.on_disconnected();
         self.link.take()
+    }
+
+    /// The place in the store of a message that comes now.
+    pub(super) fn take_position(&mut self) -> Position {
+        let position = self.next_position;
+        self.next_position = Position(position.0 + 1);
+        position
+    }
+
+    /// What is stored stands before everything that comes.
+    pub(super) fn note_position(&mut self, position: Position) {
+        self.next_position = self.next_position.max(Position(position.0 + 1));
     }
 
     /// The session as others may see it.
@@ -220,20 +273,18 @@ impl Session {
 
     /// A message is no longer in flight.
     pub(super) fn flow_ended(&mut self, delivery: &Delivery) {
-        let bytes = delivery.message.payload.len();
+        let bytes = delivery.payload_bytes();
         self.inflight_bytes = self.inflight_bytes.saturating_sub(bytes);
     }
 
     pub(super) fn push_queue(&mut self, delivery: Delivery) {
-        self.queue_bytes += delivery.message.size_bytes();
+        self.queue_bytes += delivery.size();
         self.queue.push_back(delivery);
     }
 
     pub(super) fn pop_queue(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
-        self.queue_bytes = self
-            .queue_bytes
-            .saturating_sub(delivery.message.size_bytes());
+        self.queue_bytes = self.queue_bytes.saturating_sub(delivery.size());
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
         }
@@ -241,19 +292,63 @@ impl Session {
     }
 }
 
+impl Replay {
+    /// A retained message that it came to.
+    pub(super) fn delivery(&self, message: Arc<Message>) -> Delivery {
+        Delivery {
+            size_bytes: queue_size(&message),
+            qos: self.qos.min(message.qos),
+            message: Some(message),
+            stored: None,
+            retain: true,
+            ids: self.id.map(|id| Arc::from([id])),
+            group: None,
+        }
+    }
+}
+
 impl Delivery {
-    pub(super) fn outbound(&self) -> Outbound<'_> {
-        Outbound {
-            topic: self.message.topic.as_str(),
+    /// The PUBLISH that brings it; `None` without its message.
+    pub(super) fn outbound(&self) -> Option<Outbound<'_>> {
+        let message = self.message.as_deref()?;
+        Some(Outbound {
+            topic: message.topic.as_str(),
             payload: Payload {
-                bytes: &self.message.payload,
-                shared: &self.message.payload,
+                bytes: &message.payload,
+                shared: &message.payload,
             },
-            properties: self.message.properties.as_deref(),
-            expires_at: self.message.expires_at,
+            properties: message.properties.as_deref(),
+            expires_at: message.expires_at,
             qos: self.qos,
             retain: self.retain,
             ids: self.ids.as_deref().unwrap_or(&[]),
+        })
+    }
+
+    /// What it takes of the queue's budget, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.size_bytes as usize
+    }
+
+    /// Its place in the store, if it is nowhere else.
+    pub(super) fn away(&self) -> Option<MessageId> {
+        match self.message {
+            None => self.stored?.message,
+            Some(_) => None,
         }
     }
+
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.message.as_ref().map_or(0, |one| one.payload.len())
+    }
+
+    /// Whether it is known to have expired. One that is in the store alone is looked at when it is here.
+    pub(super) fn expired(&self, now: Instant) -> bool {
+        self.message.as_ref().is_some_and(|one| one.expired(now))
+    }
+}
+
+/// What a message takes of a queue's budget.
+pub(super) fn queue_size(message: &Message) -> u32 {
+    u32::try_from(message.size_bytes()).unwrap_or(u32::MAX)
 }

@@ -1,17 +1,20 @@
 //! All sessions, and the bookkeeping of a batch.
 
 mod deliver;
+mod stored;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytestring::ByteString;
 use slab::Slab;
 
 use super::RouterSettings;
 use super::command::{Origin, SessionExpiry};
+use super::journal::{Journal, Mark};
 use super::link::Link;
-use super::session::Session;
+use super::session::{Delivery, Session};
 use super::shared::Readiness;
 use super::subscriptions::SessionSlot;
 use crate::broker::auth::AuthChains;
@@ -19,8 +22,10 @@ use crate::broker::metrics::Metrics;
 use crate::broker::response_area::AreaOwner;
 use crate::outbox::OutBuf;
 use crate::proto::{PacketId, PacketType, QoS, ReasonCode};
-pub(super) use deliver::Delivered;
+use crate::store::Position;
 use deliver::queue_is_full;
+pub(super) use deliver::{Delivered, Member};
+pub(super) use stored::Waiter;
 
 /// Empty buffers kept for the next batch.
 const SPARE_BUFFERS: usize = 64;
@@ -38,9 +43,10 @@ pub(super) struct Sessions {
     pub(super) unfinished: Vec<SessionSlot>,
     /// Sessions with a link.
     pub(super) online: usize,
-    /// Messages queued in all sessions.
-    pub(super) queued: usize,
-    pub(super) queued_bytes: usize,
+    /// What is queued in all sessions.
+    pub(super) waiting: Waiting,
+    /// What is to be stored.
+    pub(super) journal: Journal,
     /// Sessions that outlive their connection.
     persistent: usize,
     /// Empty buffers for links that have something to send, so that an idle link holds none.
@@ -60,6 +66,7 @@ impl Sessions {
         settings: Box<RouterSettings>,
         chains: Arc<AuthChains>,
         metrics: Arc<Metrics>,
+        now: Instant,
     ) -> Self {
         Self {
             slots: Slab::new(),
@@ -67,8 +74,8 @@ impl Sessions {
             touched: Vec::new(),
             unfinished: Vec::new(),
             online: 0,
-            queued: 0,
-            queued_bytes: 0,
+            waiting: Waiting::default(),
+            journal: Journal::off(now),
             persistent: 0,
             spares: Vec::new(),
             settings,
@@ -116,6 +123,15 @@ impl Sessions {
         self.slots.get_mut(slot as usize)
     }
 
+    /// A session, and the journal of what changes in it.
+    pub(super) fn with_journal(
+        &mut self,
+        slot: SessionSlot,
+    ) -> Option<(&mut Session, &mut Journal)> {
+        let session = self.slots.get_mut(slot as usize)?;
+        Some((session, &mut self.journal))
+    }
+
     /// The session, if this connection still speaks for it.
     pub(super) fn attached(&mut self, origin: Origin) -> Option<&mut Session> {
         self.slots.get_mut(origin.slot as usize).filter(|session| {
@@ -133,12 +149,30 @@ impl Sessions {
         slot
     }
 
+    /// Puts a message that was stored at the end of its session's queue.
+    pub(super) fn restore_queued(
+        &mut self,
+        slot: SessionSlot,
+        delivery: Delivery,
+        position: Position,
+    ) {
+        if let Some(session) = self.slots.get_mut(slot as usize) {
+            session.note_position(position);
+            self.waiting.add(&delivery);
+            session.push_queue(delivery);
+        }
+    }
+
     /// Takes a session out. Its subscriptions are the caller's to remove.
     pub(super) fn remove(&mut self, slot: SessionSlot) -> Option<Session> {
         let session = self.slots.try_remove(slot as usize)?;
-        self.by_client_id.remove(&session.client_id);
-        self.queued = self.queued.saturating_sub(session.queue.len());
-        self.queued_bytes = self.queued_bytes.saturating_sub(session.queue_bytes);
+        // At a restart a newer session of the client may have its place already.
+        if self.by_client_id.get(&session.client_id) == Some(&slot) {
+            self.by_client_id.remove(&session.client_id);
+        }
+        for delivery in &session.queue {
+            self.waiting.remove(delivery);
+        }
         self.online -= usize::from(session.link.is_some());
         self.persistent -= usize::from(session.is_persistent());
         Some(session)
@@ -204,7 +238,7 @@ impl Sessions {
         Some(link)
     }
 
-    /// Appends an acknowledgement for the session's client.
+    /// Appends an acknowledgement for the session's client. It waits for what was changed since `since`.
     pub(super) fn acknowledge(
         &mut self,
         slot: SessionSlot,
@@ -212,11 +246,41 @@ impl Sessions {
         packet_id: PacketId,
         reason: ReasonCode,
         text: Option<&'static str>,
+        since: Mark,
     ) {
         self.packets_sent += 1;
-        if let Some(link) = self.touch(slot) {
-            link.push_ack(kind, packet_id, reason, text);
-        }
+        let waits = self.journal.changed_since(since);
+        let Some(link) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|session| session.link.as_mut())
+        else {
+            return;
+        };
+        touch(&mut self.touched, &mut self.spares, link, slot);
+        self.journal.answer(link, waits, |link| {
+            link.push_ack(kind, packet_id, reason, text)
+        });
+    }
+
+    /// Appends an answer that everything on the link comes after: what follows from it, too.
+    pub(super) fn answer_first(
+        &mut self,
+        slot: SessionSlot,
+        since: Mark,
+        push: impl FnOnce(&mut Link),
+    ) {
+        self.packets_sent += 1;
+        let waits = self.journal.changed_since(since);
+        let Some(link) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|session| session.link.as_mut())
+        else {
+            return;
+        };
+        touch(&mut self.touched, &mut self.spares, link, slot);
+        self.journal.answer_first(link, waits, push);
     }
 
     /// Counts bytes that go to an outbox.
@@ -246,6 +310,44 @@ impl Sessions {
                 .bytes_sent
                 .add(std::mem::take(&mut self.bytes_sent));
         }
+    }
+}
+
+/// The messages queued in all sessions.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub(super) messages: usize,
+    /// Counted once per session.
+    pub(super) bytes: usize,
+    /// How many of the bytes are in the store alone.
+    away_bytes: usize,
+}
+
+impl Waiting {
+    pub(super) fn add(&mut self, delivery: &Delivery) {
+        self.messages += 1;
+        self.bytes += delivery.size();
+        if delivery.message.is_none() {
+            self.away_bytes += delivery.size();
+        }
+    }
+
+    pub(super) fn remove(&mut self, delivery: &Delivery) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(delivery.size());
+        if delivery.message.is_none() {
+            self.away_bytes = self.away_bytes.saturating_sub(delivery.size());
+        }
+    }
+
+    /// A message that was in the store alone is here.
+    fn came(&mut self, delivery: &Delivery) {
+        self.away_bytes = self.away_bytes.saturating_sub(delivery.size());
+    }
+
+    /// The bytes that are in memory.
+    fn resident_bytes(&self) -> usize {
+        self.bytes.saturating_sub(self.away_bytes)
     }
 }
 

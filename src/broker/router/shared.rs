@@ -3,6 +3,7 @@
 //! Source: MQTT 5.0 §4.8.2.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,12 +11,14 @@ use std::time::Instant;
 use rustc_hash::FxHasher;
 
 use super::Router;
+use super::command::Goodbye;
 use super::publication::Publication;
 use super::session::{Delivery, Session};
-use super::sessions::{Delivered, Sessions};
+use super::sessions::{Delivered, Member as Membership, Sessions, Waiter};
 use super::subscriptions::{Group, GroupId, Receiver, SessionSlot, Subscriptions};
 use crate::broker::config::SharedStrategy;
-use crate::proto::QoS;
+use crate::proto::{QoS, ReasonCode};
+use crate::store::{MessageRecord, StoreError};
 
 /// How soon a session can take a message; later is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +80,11 @@ impl Chooser {
                 continue;
             };
             matched += 1;
-            let delivered = sessions.deliver(&receiver, Some(*id), publication, now);
+            let from_group = Membership {
+                id: *id,
+                text: &group.text,
+            };
+            let delivered = sessions.deliver(&receiver, Some(from_group), publication, now);
             full += usize::from(delivered == Delivered::QueueFull);
         }
         (matched, full)
@@ -110,39 +117,107 @@ impl Router {
     /// that was sent already may have arrived, so nobody else gets it. [MQTT-4.8.2-5]
     pub(super) fn pass_on_session(&mut self, mut session: Session, now: Instant) {
         let inflight = session.outgoing.drain();
-        let unacknowledged = inflight.filter(|flow| flow.qos == QoS::AtLeastOnce);
-        let left: Vec<_> = unacknowledged
-            .map(|flow| flow.message)
-            .chain(session.queue)
-            .filter(|delivery| delivery.group.is_some())
-            .collect();
-        self.pass_on(left, now);
+        let (left, over): (Vec<_>, Vec<_>) = inflight
+            .map(|flow| (flow.qos == QoS::AtLeastOnce, flow.message))
+            .chain(session.queue.into_iter().map(|delivery| (true, delivery)))
+            .partition(|(may_pass, delivery)| *may_pass && delivery.group.is_some());
+        for stored in over.iter().filter_map(|(_, delivery)| delivery.stored) {
+            self.sessions.journal.forget(stored);
+        }
+        let left = left.into_iter().map(|(_, delivery)| delivery).collect();
+        let heirs = self.pass_on(left, now);
+        let Some(key) = session.key else { return };
+        if heirs.is_empty() {
+            self.sessions.journal.delete_session(key);
+            return;
+        }
+        // They are in the store alone: the session's record keeps them there until somebody else has them.
+        let ids = heirs.iter().filter_map(Delivery::away).collect();
+        self.sessions.journal.read(Waiter::Heirs(key, heirs), ids);
     }
 
     /// The session has left a group: what waits for it as a member goes to the others, if there are any. What was sent
-    /// stays with it. [MQTT-3.10.4-3]
+    /// stays with it, and so does what is in the store alone. [MQTT-3.10.4-3]
     pub(super) fn pass_on_queued(&mut self, slot: SessionSlot, group: GroupId, now: Instant) {
-        if self.subscriptions.group(group).is_some() {
-            let left = self.sessions.take_queued(slot, group);
-            self.pass_on(left, now);
+        if self.subscriptions.group(group).is_none() {
+            return;
+        }
+        let key = self.sessions.session(slot).and_then(|session| session.key);
+        for delivery in self.sessions.take_queued(slot, group) {
+            self.sessions.journal.delete_entry_alone(key, &delivery);
+            self.pass_on(vec![delivery], now);
         }
     }
 
-    fn pass_on(&mut self, left: Vec<Delivery>, now: Instant) {
+    /// Hands deliveries to other members of their groups. Gives back those that are in the store alone.
+    fn pass_on(&mut self, left: Vec<Delivery>, now: Instant) -> Vec<Delivery> {
+        let mut away = Vec::new();
         for delivery in left {
-            let message = delivery.message;
-            let Some(group) = delivery.group.filter(|_| !message.expired(now)) else {
+            let Some(message) = delivery.message.clone() else {
+                away.push(delivery);
                 continue;
             };
-            let mut publication = Publication::of(&message);
-            self.chooser.deliver(
-                &[group],
-                &mut self.subscriptions,
-                &mut self.sessions,
-                &mut publication,
-                None,
-                now,
-            );
+            if let Some(group) = delivery.group.filter(|_| !message.expired(now)) {
+                let mut publication = Publication::of(&message);
+                publication.stored = delivery.stored.and_then(|stored| stored.message);
+                self.chooser.deliver(
+                    &[group],
+                    &mut self.subscriptions,
+                    &mut self.sessions,
+                    &mut publication,
+                    None,
+                    now,
+                );
+            }
+            if let Some(stored) = delivery.stored {
+                self.sessions.journal.forget(stored);
+            }
+        }
+        away
+    }
+
+    /// What the store had for the router is here.
+    pub(super) fn handle_loaded(
+        &mut self,
+        token: u64,
+        result: Result<Vec<Option<MessageRecord>>, StoreError>,
+        now: Instant,
+    ) {
+        let Some((waiter, ids)) = self.sessions.journal.take_read(token) else {
+            return;
+        };
+        let records = match result {
+            Ok(records) => records,
+            Err(error) => {
+                log::error!("cannot read messages from the store: {error}");
+                if let Waiter::Session(slot) = waiter {
+                    let text = "a queued message cannot be read from the store";
+                    let goodbye = Goodbye::new(ReasonCode::UnspecifiedError, text);
+                    self.expel(slot, &goodbye, now);
+                }
+                return;
+            }
+        };
+        let read: Vec<_> = ids.into_iter().zip(records).collect();
+        match waiter {
+            Waiter::Session(slot) => {
+                if self.sessions.put_loaded(slot, token, read) {
+                    self.sessions.pump(slot, &self.retained, now);
+                }
+            }
+            Waiter::Heirs(key, mut heirs) => {
+                let clock = *self.sessions.journal.clock();
+                let messages: HashMap<_, _> = read
+                    .into_iter()
+                    .filter_map(|(id, record)| Some((id, clock.message(record?))))
+                    .collect();
+                for delivery in &mut heirs {
+                    delivery.message = delivery.away().and_then(|id| messages.get(&id).cloned());
+                }
+                heirs.retain(|delivery| delivery.message.is_some());
+                self.pass_on(heirs, now);
+                self.sessions.journal.delete_session(key);
+            }
         }
     }
 }
@@ -244,6 +319,7 @@ mod tests {
         };
         Group {
             name: ShareName::parse("g").unwrap(),
+            text: "$share/g/t".into(),
             members: (0..members).map(member).collect(),
             next: 0,
         }

@@ -26,6 +26,7 @@ impl Router {
         if !self.takes_answer(slot, request.filters.len(), now) {
             return;
         }
+        let mark = self.sessions.journal.mark();
         let mut reasons = Vec::with_capacity(request.filters.len());
         let mut text = request.reason_string;
         for filter in &request.filters {
@@ -43,18 +44,16 @@ impl Router {
             };
             reasons.push(reason);
         }
-        let Some(link) = self.sessions.touch(slot) else {
-            return;
-        };
-        link.push_explained(text.map(ByteString::from_static), |text, version, out| {
-            let suback = Suback {
-                packet_id: request.packet_id,
-                reasons: reasons.clone(),
-                properties: explained(text),
-            };
-            suback.encode(version, out)
+        self.sessions.answer_first(slot, mark, |link| {
+            link.push_explained(text.map(ByteString::from_static), |text, version, out| {
+                let suback = Suback {
+                    packet_id: request.packet_id,
+                    reasons: reasons.clone(),
+                    properties: explained(text),
+                };
+                suback.encode(version, out)
+            });
         });
-        self.sessions.count_packets_sent(1);
         self.sessions.pump(slot, &self.retained, now);
     }
 
@@ -104,7 +103,7 @@ impl Router {
             requested.share.as_ref(),
             Subscription { options, id },
         );
-        let Some(session) = self.sessions.session_mut(slot) else {
+        let Some((session, journal)) = self.sessions.with_journal(slot) else {
             return ReasonCode::UnspecifiedError;
         };
         let mut requested = requested.clone();
@@ -120,17 +119,23 @@ impl Router {
                 .replays
                 .retain(|replay| replay.filter != requested.filter);
             session.replays.push_back(Replay {
+                text: requested.text.clone(),
                 filter: requested.filter.clone(),
                 qos: options.qos,
                 id,
                 after: None,
+                moved: false,
             });
         }
         let client_id = session.client_id.clone();
         let text = requested.text.clone();
-        session
-            .subscriptions
-            .insert(text.clone(), Box::new(Subscribed { requested }));
+        let replay = session
+            .replays
+            .iter()
+            .find(|replay| replay.filter == requested.filter && requested.share.is_none());
+        let subscribed = Box::new(Subscribed { requested, id });
+        journal.put_subscription(session.key, &text, &subscribed, replay);
+        session.subscriptions.insert(text.clone(), subscribed);
         if self.plugins.is_active() {
             self.plugins.fire(Event::ClientSubscribed {
                 client_id,
@@ -158,6 +163,7 @@ impl Router {
         if !self.takes_answer(slot, request.filters.len(), now) {
             return;
         }
+        let mark = self.sessions.journal.mark();
         let mut reasons = Vec::with_capacity(request.filters.len());
         for filter in &request.filters {
             reasons.push(match filter {
@@ -174,7 +180,7 @@ impl Router {
         } else {
             None
         };
-        if let Some(link) = self.sessions.touch(slot) {
+        self.sessions.answer_first(slot, mark, |link| {
             link.push_explained(text.map(ByteString::from_static), |text, version, out| {
                 let unsuback = Unsuback {
                     packet_id: request.packet_id,
@@ -183,8 +189,7 @@ impl Router {
                 };
                 unsuback.encode(version, out)
             });
-            self.sessions.count_packets_sent(1);
-        }
+        });
     }
 
     fn unsubscribe(
@@ -193,7 +198,7 @@ impl Router {
         requested: &RequestedFilter,
         now: Instant,
     ) -> ReasonCode {
-        let Some(session) = self.sessions.session_mut(slot) else {
+        let Some((session, journal)) = self.sessions.with_journal(slot) else {
             return ReasonCode::UnspecifiedError;
         };
         if session.subscriptions.remove(&requested.text).is_none() {
@@ -205,6 +210,7 @@ impl Router {
                 .retain(|replay| replay.filter != requested.filter);
         }
         let client_id = session.client_id.clone();
+        journal.delete_subscription(session.key, &requested.text);
         let share = requested.share.as_ref();
         let group = share.and_then(|name| self.subscriptions.group_id(&requested.filter, name));
         self.subscriptions

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use slab::Slab;
 
@@ -154,6 +155,8 @@ pub(crate) struct GroupId {
 pub(crate) struct Group {
     /// Share Name.
     pub(crate) name: ShareName,
+    /// `$share/name/filter`.
+    pub(crate) text: ByteString,
     /// The members, at least one, each session once, in the order in which they came.
     pub(crate) members: Vec<Member>,
     /// Who is next in turn: an index into `members`.
@@ -422,6 +425,7 @@ impl Subscriptions {
         let number = self.groups_made;
         let group = Group {
             name: name.clone(),
+            text: ByteString::from(format!("$share/{}", self.scratch.text)),
             members: vec![member],
             next: 0,
         };

@@ -1,5 +1,7 @@
 //! What the router answers, byte by byte, over a socket.
 
+mod durable;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

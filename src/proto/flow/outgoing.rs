@@ -328,6 +328,11 @@ impl<M> Outgoing<M> {
         self.flows.get(id)?.message.as_ref()
     }
 
+    /// The message in flight with the Packet Identifier `id`, to be changed.
+    pub fn message_mut(&mut self, id: PacketId) -> Option<&mut M> {
+        self.flows.get_mut(id)?.message.as_mut()
+    }
+
     /// Ends every flow and takes the messages, in the order first sent: the session is over. The sequence of Packet
     /// Identifiers goes on; identifiers of SUBSCRIBE and UNSUBSCRIBE stay in use.
     pub fn drain(&mut self) -> impl Iterator<Item = Inflight<M>> {

@@ -152,7 +152,7 @@ fn expired_messages_are_swept_away_bit_by_bit() {
     }
     let mut sweep = |then, visits| {
         (0..visits)
-            .map(|_| retained.sweep_expired(then, 10))
+            .map(|_| retained.sweep_expired(then, 10).len())
             .sum::<usize>()
     };
     assert_eq!(sweep(now, 50), 0);
@@ -160,7 +160,7 @@ fn expired_messages_are_swept_away_bit_by_bit() {
     assert!(sweep(later, 1) <= 10);
     sweep(later, 50);
     assert_eq!(retained.len(), 75);
-    assert_eq!(unlimited().sweep_expired(now, 10), 0);
+    assert!(unlimited().sweep_expired(now, 10).is_empty());
 }
 
 fn level() -> impl Strategy<Value = &'static str> {

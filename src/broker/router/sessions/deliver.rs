@@ -4,15 +4,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytestring::ByteString;
+
 use super::{Sessions, touch};
 use crate::broker::config::QueueFull;
 use crate::broker::router::RouterSettings;
+use crate::broker::router::journal::Journal;
+use crate::broker::router::link::Link;
 use crate::broker::router::publication::Publication;
 use crate::broker::router::retained::Retained;
-use crate::broker::router::session::{Delivery, Replay, Session};
+use crate::broker::router::session::{Delivery, Replay, Session, queue_size};
 use crate::broker::router::subscriptions::{GroupId, Receiver, SessionSlot};
-use crate::proto::flow::outgoing::Resend;
+use crate::proto::flow::outgoing::{Resend, WindowFull};
+
 use crate::proto::{Message, PacketType, QoS, ReasonCode};
+use crate::store::{EntryState, MessageId};
 
 /// What became of a message for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,17 +36,27 @@ struct Terms<'a> {
     qos: QoS,
     retain: bool,
     ids: Option<&'a Arc<[u32]>>,
-    group: Option<GroupId>,
+    group: Option<Member<'a>>,
+}
+
+/// The shared subscription that a message comes from.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::broker::router) struct Member<'a> {
+    pub(in crate::broker::router) id: GroupId,
+    /// `$share/name/filter`.
+    pub(in crate::broker::router) text: &'a ByteString,
 }
 
 impl Terms<'_> {
     fn delivery(&self, message: Arc<Message>) -> Delivery {
         Delivery {
-            message,
+            size_bytes: queue_size(&message),
+            message: Some(message),
+            stored: None,
             qos: self.qos,
             retain: self.retain,
             ids: self.ids.cloned(),
-            group: self.group,
+            group: self.group.map(|group| group.id),
         }
     }
 }
@@ -50,7 +66,7 @@ impl Sessions {
     pub(in crate::broker::router) fn deliver(
         &mut self,
         receiver: &Receiver,
-        group: Option<GroupId>,
+        group: Option<Member<'_>>,
         publication: &mut Publication<'_>,
         now: Instant,
     ) -> Delivered {
@@ -91,7 +107,8 @@ impl Sessions {
                 return self.enqueue(slot, &terms, publication, now);
             }
             if receiver.ids.is_none() && link.takes_frames_as_they_are() {
-                publication.push_plain(link, terms.retain, now);
+                let push = |link: &mut Link| publication.push_plain(link, terms.retain, now);
+                self.journal.send(link, false, push);
             } else {
                 let outbound =
                     publication.outbound(qos, terms.retain, receiver.ids.as_deref().unwrap_or(&[]));
@@ -99,7 +116,8 @@ impl Sessions {
                     self.metrics.dropped_too_large.increment();
                     return Delivered::Dropped;
                 }
-                link.push_publish(&outbound, None, false, now);
+                let push = |link: &mut Link| link.push_publish(&outbound, None, false, now);
+                self.journal.send(link, false, push);
             }
         } else {
             if congested
@@ -111,7 +129,12 @@ impl Sessions {
             let Some(message) = publication.message() else {
                 return Delivered::Dropped;
             };
-            if !send(session, terms.delivery(message), now) {
+            let delivery = terms.delivery(message);
+            let source = Source {
+                message: &mut publication.stored,
+                group: group.map(|group| group.text),
+            };
+            if !send(&mut self.journal, session, delivery, source, now) {
                 self.metrics.dropped_too_large.increment();
                 return Delivered::Dropped;
             }
@@ -135,7 +158,8 @@ impl Sessions {
             return Delivered::Dropped;
         };
         let settings = &self.settings;
-        let size = message.size_bytes();
+        let mut delivery = terms.delivery(message);
+        let size = delivery.size();
         let mut dropped = 0;
         while queue_is_full(session, size, settings) {
             let oldest = match settings.queue_full {
@@ -144,10 +168,8 @@ impl Sessions {
             };
             dropped += 1;
             let Some(oldest) = oldest else { break };
-            self.queued -= 1;
-            self.queued_bytes = self
-                .queued_bytes
-                .saturating_sub(oldest.message.size_bytes());
+            self.waiting.remove(&oldest);
+            self.journal.delete_entry(session.key, &oldest);
         }
         if dropped > 0 {
             self.metrics.dropped_queue_full.add(dropped);
@@ -156,9 +178,20 @@ impl Sessions {
         if queue_is_full(session, size, settings) {
             return Delivered::QueueFull;
         }
-        self.queued += 1;
-        self.queued_bytes += size;
-        session.push_queue(terms.delivery(message));
+        if session.key.is_some() {
+            let text = terms.group.map(|group| group.text);
+            let id = &mut publication.stored;
+            let position = session.take_position();
+            let state = EntryState::Waiting;
+            let key = session.key;
+            self.journal
+                .put_entry(key, position, &mut delivery, id, text, state);
+            if self.waiting.resident_bytes() + size > self.journal.max_resident_bytes() {
+                delivery.message = None;
+            }
+        }
+        self.waiting.add(&delivery);
+        session.push_queue(delivery);
         Delivered::Yes
     }
 
@@ -173,12 +206,14 @@ impl Sessions {
         };
         let (taken, rest) = std::mem::take(&mut session.queue)
             .into_iter()
-            .partition::<VecDeque<_>, _>(|delivery| delivery.group == Some(group));
+            .partition::<VecDeque<_>, _>(|delivery| {
+                delivery.group == Some(group) && delivery.message.is_some()
+            });
         session.queue = rest;
-        let bytes = taken.iter().map(|one| one.message.size_bytes()).sum();
-        session.queue_bytes = session.queue_bytes.saturating_sub(bytes);
-        self.queued -= taken.len();
-        self.queued_bytes = self.queued_bytes.saturating_sub(bytes);
+        for one in &taken {
+            session.queue_bytes = session.queue_bytes.saturating_sub(one.size());
+            self.waiting.remove(one);
+        }
         taken.into()
     }
 
@@ -193,6 +228,14 @@ impl Sessions {
         retained: &Retained,
         now: Instant,
     ) {
+        self.send_waiting(slot, retained, now);
+        if self.journal.is_on() {
+            self.note_replay(slot);
+            self.read_ahead(slot);
+        }
+    }
+
+    fn send_waiting(&mut self, slot: SessionSlot, retained: &Retained, now: Instant) {
         let Some(session) = self.slots.get_mut(slot as usize) else {
             return;
         };
@@ -216,7 +259,10 @@ impl Sessions {
                 return;
             }
             if session.outgoing.has_resends() {
-                match resend_one(session, now) {
+                if session.flows_away {
+                    return;
+                }
+                match resend_one(&mut self.journal, session, now) {
                     None => return,
                     Some(Resent::Pubrel) => self.packets_sent += 1,
                     Some(Resent::Discarded) => self.metrics.dropped_too_large.increment(),
@@ -229,62 +275,63 @@ impl Sessions {
             }
             let room = session.has_room(self.settings.max_inflight_bytes);
             let delivery = if let Some(next) = session.queue.front() {
-                if next.qos != QoS::AtMostOnce && !room && !next.message.expired(now) {
+                if next.message.is_none()
+                    || (next.qos != QoS::AtMostOnce && !room && !next.expired(now))
+                {
                     return;
                 }
                 let Some(delivery) = session.pop_queue() else {
                     return;
                 };
-                self.queued -= 1;
-                self.queued_bytes = self
-                    .queued_bytes
-                    .saturating_sub(delivery.message.size_bytes());
+                self.waiting.remove(&delivery);
                 delivery
             } else if let Some(replay) = session.replays.front_mut() {
                 if replay.qos != QoS::AtMostOnce && !room {
                     return;
                 }
-                let areas = &self.settings.response_areas;
-                match next_retained(replay, retained) {
-                    // Nobody but its owner sees into a response area.
-                    Some(delivery)
-                        if areas
-                            .owner(delivery.message.topic.as_str())
-                            .is_some_and(|owner| !owner.is(&session.client_id)) =>
-                    {
-                        continue;
+                let Some(message) = next_retained(replay, retained) else {
+                    if let Some(replay) = session.replays.pop_front() {
+                        self.journal.end_replay(session, &replay);
                     }
-                    Some(delivery) if !self.settings.check_retain_source => delivery,
-                    Some(delivery) => {
-                        let topic = delivery.message.topic.as_str();
-                        let publisher = retained.publisher(topic);
-                        if publisher.is_some_and(|one| !one.may_publish(&self.chains, topic)) {
-                            self.metrics.dropped_denied.increment();
-                            continue;
-                        }
-                        delivery
+                    if session.replays.is_empty() {
+                        session.replays = VecDeque::new();
                     }
-                    None => {
-                        session.replays.pop_front();
-                        if session.replays.is_empty() {
-                            session.replays = VecDeque::new();
-                        }
-                        continue;
-                    }
+                    continue;
+                };
+                let topic = message.topic.as_str();
+                // Nobody but its owner sees into a response area.
+                let owner = self.settings.response_areas.owner(topic);
+                if owner.is_some_and(|owner| !owner.is(&session.client_id)) {
+                    continue;
                 }
+                if self.settings.check_retain_source
+                    && let Some(publisher) = retained.publisher(topic)
+                    && !publisher.may_publish(&self.chains, topic)
+                {
+                    self.metrics.dropped_denied.increment();
+                    continue;
+                }
+                replay.delivery(message)
             } else {
                 return;
             };
-            if delivery.message.expired(now) {
+            if delivery.expired(now) {
                 self.metrics.dropped_expired.increment();
+                self.journal.delete_entry(session.key, &delivery);
                 continue;
             }
-            if delivery.retain && !session.may_receive(delivery.message.topic.as_str()) {
+            let topic = delivery.message.as_ref().map(|one| one.topic.as_str());
+            if delivery.retain && !topic.is_some_and(|topic| session.may_receive(topic)) {
                 self.metrics.dropped_denied.increment();
+                self.journal.delete_entry(session.key, &delivery);
                 continue;
             }
-            let bytes = delivery.message.payload.len() as u64;
-            if send(session, delivery, now) {
+            let bytes = delivery.payload_bytes() as u64;
+            let source = Source {
+                message: &mut None,
+                group: None,
+            };
+            if send(&mut self.journal, session, delivery, source, now) {
                 self.publish_sent += 1;
                 self.publish_bytes_sent += bytes;
             } else {
@@ -294,28 +341,61 @@ impl Sessions {
     }
 }
 
+/// Where a message that is sent for the first time comes from, as far as the store must know.
+struct Source<'a> {
+    /// Its place in the store, once it has one.
+    message: &'a mut Option<MessageId>,
+    /// The shared subscription.
+    group: Option<&'a ByteString>,
+}
+
 /// Starts the flow of one message and appends its PUBLISH. `false`: the client takes no packet this large; the message
 /// is discarded as if it had been sent. [MQTT-3.1.2-25]
-fn send(session: &mut Session, delivery: Delivery, now: Instant) -> bool {
-    let payload_bytes = delivery.message.payload.len();
-    let Session { outgoing, link, .. } = session;
-    let Some(link) = link.as_mut() else {
+fn send(
+    journal: &mut Journal,
+    session: &mut Session,
+    delivery: Delivery,
+    source: Source<'_>,
+    now: Instant,
+) -> bool {
+    let (key, qos, payload_bytes) = (session.key, delivery.qos, delivery.payload_bytes());
+    let new_position =
+        (key.is_some() && delivery.stored.is_none()).then(|| session.take_position());
+    let Session { outgoing, link, .. } = &mut *session;
+    let (Some(link), Some(outbound)) = (link.as_mut(), delivery.outbound()) else {
         return false;
     };
-    let outbound = delivery.outbound();
     if !link.fits(&outbound) {
+        journal.delete_entry(key, &delivery);
         return false;
     }
-    if delivery.qos == QoS::AtMostOnce {
-        link.push_publish(&outbound, None, false, now);
+    if qos == QoS::AtMostOnce {
+        let push = |link: &mut Link| link.push_publish(&outbound, None, false, now);
+        journal.send(link, false, push);
+        journal.delete_entry(key, &delivery);
         return true;
     }
-    let qos = delivery.qos;
-    let Ok(id) = outgoing.start(delivery, qos) else {
+    let id = match outgoing.start(delivery, qos) {
+        Ok(id) => id,
+        Err(WindowFull(delivery)) => {
+            journal.delete_entry(key, &delivery);
+            return false;
+        }
+    };
+    let Some(delivery) = outgoing.message_mut(id) else {
         return false;
     };
-    if let Some(delivery) = outgoing.message(id) {
-        link.push_publish(&delivery.outbound(), Some(id), false, now);
+    let state = EntryState::Sent(id);
+    if let Some(position) = new_position {
+        let Source { message, group } = source;
+        journal.put_entry(key, position, delivery, message, group, state);
+    } else {
+        journal.update_entry(key, delivery, state);
+    }
+    if let Some(outbound) = delivery.outbound() {
+        let waits = key.is_some() && qos == QoS::ExactlyOnce;
+        let push = |link: &mut Link| link.push_publish(&outbound, Some(id), false, now);
+        journal.send(link, waits, push);
     }
     session.flow_began(payload_bytes);
     true
@@ -330,40 +410,41 @@ enum Resent {
 
 /// Sends the next packet of a flow that was interrupted. `None`: the window has no room for it. A message that is larger
 /// than the client takes on its new connection is discarded as if it had been sent. [MQTT-3.1.2-25]
-fn resend_one(session: &mut Session, now: Instant) -> Option<Resent> {
+fn resend_one(journal: &mut Journal, session: &mut Session, now: Instant) -> Option<Resent> {
+    let key = session.key;
     let Session { outgoing, link, .. } = session;
     let link = link.as_mut()?;
     match outgoing.next_resend()? {
-        Resend::Publish { id, message, .. } if !link.fits(&message.outbound()) => {
-            if let Some(delivery) = outgoing.discard(id) {
-                session.flow_ended(&delivery);
-            }
-            Some(Resent::Discarded)
-        }
         Resend::Pubrel { id } => {
-            link.push_ack(PacketType::Pubrel, id, ReasonCode::Success, None);
+            // What it says is durable, or waits before it: CONNACK was held after it.
+            let push = |link: &mut Link| {
+                link.push_ack(PacketType::Pubrel, id, ReasonCode::Success, None);
+            };
+            journal.answer(link, false, push);
             Some(Resent::Pubrel)
         }
         // A flow that has begun goes on even if its message has expired since.
         Resend::Publish { id, message, .. } => {
-            link.push_publish(&message.outbound(), Some(id), true, now);
-            Some(Resent::Publish(message.message.payload.len() as u64))
+            let outbound = message.outbound().filter(|outbound| link.fits(outbound));
+            let Some(outbound) = outbound else {
+                if let Some(delivery) = outgoing.discard(id) {
+                    journal.delete_entry(key, &delivery);
+                    session.flow_ended(&delivery);
+                }
+                return Some(Resent::Discarded);
+            };
+            let push = |link: &mut Link| link.push_publish(&outbound, Some(id), true, now);
+            journal.send(link, false, push);
+            Some(Resent::Publish(message.payload_bytes() as u64))
         }
     }
 }
 
-fn next_retained(replay: &mut Replay, retained: &Retained) -> Option<Delivery> {
+fn next_retained(replay: &mut Replay, retained: &Retained) -> Option<Arc<Message>> {
     let message = retained.next(&replay.filter, replay.after.as_ref())?;
     replay.after = Some(message.topic.clone());
-    let qos = replay.qos.min(message.qos);
-    let ids = replay.id.map(|id| Arc::from([id]));
-    Some(Delivery {
-        message,
-        qos,
-        retain: true,
-        ids,
-        group: None,
-    })
+    replay.moved = true;
+    Some(message)
 }
 
 pub(super) fn queue_is_full(session: &Session, size: usize, settings: &RouterSettings) -> bool {
