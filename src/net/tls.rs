@@ -4,7 +4,6 @@
 //! [`TlsError::hint`].
 
 mod error;
-mod key_log;
 mod pem;
 mod verifier;
 
@@ -24,7 +23,6 @@ use rustls::{
 };
 
 pub use self::error::TlsError;
-use self::key_log::KeyLogFile;
 use self::pem::{load_certificates, load_key, load_revocations};
 use self::verifier::ServerVerifier;
 use super::certificate::{self, PeerCertificate};
@@ -128,8 +126,8 @@ pub struct ClientTlsOptions {
     pub alpn: Vec<String>,
     /// The versions to offer. Default: both.
     pub versions: TlsVersions,
-    /// Append the secrets of each connection to this file, for Wireshark. Default: none.
-    pub key_log: Option<PathBuf>,
+    /// Write the secrets of each connection to the file in `SSLKEYLOGFILE`, for Wireshark. Default: off.
+    pub key_log: bool,
 }
 
 /// What a client needs for its TLS connections. Cheap to clone.
@@ -176,8 +174,8 @@ impl ClientTls {
             .iter()
             .map(|protocol| protocol.clone().into_bytes())
             .collect();
-        if let Some(file) = &options.key_log {
-            config.key_log = Arc::new(KeyLogFile::open(file)?);
+        if options.key_log {
+            config.key_log = Arc::new(rustls::KeyLogFile::new());
         }
         let server_name = options
             .server_name

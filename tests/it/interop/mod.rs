@@ -14,6 +14,16 @@ use std::path::{Path, PathBuf};
 
 use crate::support::left_out;
 
+/// Settings under which a client of MQTT 5.0 comes across every property and many reason codes; to be completed with the
+/// section `auth`.
+const FEATURES: &str = "queue-full: reject
+check-payload-format: on
+response-information: responses
+topic-check: {enabled: on, plugins: [topic_taboo], taboo-topics: ['forbidden/#']}
+limits: {max-keepalive: 20, receive-maximum: 10, max-topic-alias: 5, max-packet-size: 100000, max-topic-levels: 20,
+  max-client-id-length: 36, max-queued-messages: 5}
+";
+
 /// Whether the tests against other programs run; says that `test` is left out otherwise.
 pub(crate) fn is_on(test: &str) -> bool {
     let on = std::env::var("HBMQTT_INTEROP").is_ok_and(|value| value == "1");

@@ -2,10 +2,12 @@
 
 use std::process::Command;
 
-use crate::support::Broker;
-use crate::support::program::Program;
+use hbmqtt::scram::Credentials;
 
-use super::{below, is_on, script};
+use crate::support::program::Program;
+use crate::support::{Broker, TempDir};
+
+use super::{FEATURES, below, is_on, script};
 
 /// QoS 0 to 2, retained messages, a will, a persistent session, a megabyte: MQTT 3.1, 3.1.1 and 5.0, tcp and WebSocket.
 #[test]
@@ -30,4 +32,24 @@ fn mqttjs_speaks_with_our_broker() {
             );
         }
     }
+}
+
+/// Each property and feature of MQTT 5.0, SCRAM-SHA-256 through the package's enhanced authentication included.
+#[test]
+fn mqttjs_uses_every_property_of_5_0() {
+    if !is_on("mqttjs_uses_every_property_of_5_0") {
+        return;
+    }
+    let directory = TempDir::new();
+    let credentials = Credentials::new(b"secret", 4096).unwrap();
+    let users = directory.file("scram", format!("alice:{credentials}\n"));
+    let broker = Broker::with(&format!("{FEATURES}auth: {{scram-file: '{users}'}}\n"));
+    let mut command = Command::new("node");
+    command
+        .args([
+            &script("mqttjs_properties.js"),
+            &format!("mqtt://{}", broker.address()),
+        ])
+        .env("MQTT_PACKAGE", below("tests/.deps/node/node_modules/mqtt"));
+    assert_eq!(Program::spawn(command).succeeds(), "ok");
 }
