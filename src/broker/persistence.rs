@@ -121,10 +121,14 @@ fn handle_event(
     match event {
         StoreEvent::Durable { releases, .. } => {
             for release in releases {
-                release.run(&mut |outbox| flush_elsewhere(flushers, vec![outbox]));
+                let told = release.run(&mut |outbox| flush_elsewhere(flushers, vec![outbox]));
+                // BLOCKS: on the router's inbox. The router never waits for the store.
+                if let Some(command) = told {
+                    let _ = router.send(command);
+                }
             }
         }
-        // BLOCKS: on the router's inbox. The router never waits for the store.
+        // BLOCKS: as above.
         StoreEvent::Read { token, result } => {
             let _ = router.send(Command::Loaded { token, result });
         }

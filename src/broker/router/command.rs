@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Drained(Origin),
     /// A message of the broker itself or of the embedding program.
     Inject(Box<Injection>),
+    /// What blocked a link has left with this commit.
+    Released { origin: Origin, sequence: u64 },
     /// Messages that the router asked the store for, by the number of the question.
     Loaded {
         token: u64,

@@ -1,7 +1,7 @@
 //! What the router has the store write: the changes of each batch, and the packets that must not leave before them.
 //!
-//! A *held* packet waits for the commit of its batch and all before it; every other one leaves at the end of the batch.
-//! Without a store nothing is ever held, and nothing here costs more than a look at a flag.
+//! A *held* packet waits for the commit of its batch and all before it; every other one leaves at the end of the batch,
+//! unless its link is *blocked*. Without a store nothing is held, and nothing here costs more than a look at a flag.
 //!
 //! | packet | held when |
 //! |---|---|
@@ -9,7 +9,9 @@
 //! | SUBACK, UNSUBACK, PUBACK, PUBREC, PUBCOMP, PUBREL | answering changed something that is stored |
 //! | PUBLISH QoS 2 | its session is stored |
 //! | any acknowledgement | one before it on its connection is held [MQTT-4.6.0-2] |
-//! | anything | CONNACK, SUBACK or UNSUBACK before it on its connection is held |
+//!
+//! CONNACK, SUBACK and UNSUBACK block their link while they are held: what follows from them stays in the link, and leaves
+//! when the store says that they have left ([`Command::Released`](super::command::Command)).
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytestring::ByteString;
 use crossbeam_channel::Sender;
 
-use super::command::SessionExpiry;
+use super::command::{Command, Origin, SessionExpiry};
 use super::link::Link;
 use super::session::{Delivery, Publisher, Replay, Session, Subscribed};
 use super::sessions::Waiter;
@@ -46,6 +48,8 @@ pub(crate) struct Release {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) bytes: OutBuf,
     pub(crate) then: Then,
+    /// The link is blocked until these bytes have left: whom to tell the router then, and of which commit.
+    pub(crate) unblocks: Option<(Origin, u64)>,
 }
 
 /// What follows the bytes of a [`Release`].
@@ -59,8 +63,13 @@ pub(crate) enum Then {
 }
 
 impl Release {
-    /// Lets the bytes go. `flush`: called with an outbox whose bytes another thread should write.
-    pub(crate) fn run(mut self, flush: &mut dyn FnMut(Arc<Outbox>)) {
+    /// Lets the bytes go. `flush`: called with an outbox whose bytes another thread should write. Returns what to tell the
+    /// router.
+    pub(crate) fn run(mut self, flush: &mut dyn FnMut(Arc<Outbox>)) -> Option<Command> {
+        let (origin, sequence) = match self.unblocks {
+            Some((origin, sequence)) => (Some(origin), sequence),
+            None => (None, 0),
+        };
         match self.then {
             Then::Close => self.outbox.close_with(&mut self.bytes),
             Then::Attached(slot, reply) => {
@@ -76,6 +85,10 @@ impl Release {
                 flush(self.outbox);
             }
         }
+        Some(Command::Released {
+            origin: origin?,
+            sequence,
+        })
     }
 }
 
@@ -85,8 +98,8 @@ pub(super) struct Held {
     pub(super) bytes: OutBuf,
     /// The last commit that something on this link waits or waited for.
     pub(super) sequence: u64,
-    /// The last commit that everything on this link waits or waited for.
-    pub(super) barrier: u64,
+    /// Nothing leaves the link before this commit.
+    pub(super) blocked: Option<u64>,
     /// CONNACK is among the bytes: whom to tell when it has left.
     pub(super) reply: Option<Sender<Result<SessionSlot, ReasonCode>>>,
 }
@@ -191,12 +204,14 @@ impl Journal {
 
     /// Appends a PUBLISH to a link; `waits`: it must not leave before what this batch changes.
     pub(super) fn send(&self, link: &mut Link, waits: bool, push: impl FnOnce(&mut Link)) {
-        let held = |held: &Held| waits || !self.is_durable(held.barrier);
-        if self.holds && link.held.as_deref().map_or(waits, held) {
-            link.hold(self.sequence, push);
-        } else {
+        if !(self.holds && waits) {
             push(link);
+            return;
         }
+        // It may be overtaken, so it neither gives nor uses a name that another packet changes.
+        let aliases = link.aliases.take();
+        link.hold(self.sequence, push);
+        link.aliases = aliases;
     }
 
     /// Appends an acknowledgement to a link, after those before it. [MQTT-4.6.0-2]
@@ -209,13 +224,13 @@ impl Journal {
         }
     }
 
-    /// Appends an acknowledgement that everything on the link comes after.
+    /// Appends an acknowledgement that everything on the link comes after: while it is held, the link is blocked.
     pub(super) fn answer_first(&self, link: &mut Link, waits: bool, push: impl FnOnce(&mut Link)) {
         self.answer(link, waits, push);
         if let Some(held) = &mut link.held
             && !held.bytes.is_empty()
         {
-            held.barrier = held.sequence;
+            held.blocked = Some(held.sequence);
         }
     }
 
@@ -238,6 +253,7 @@ impl Journal {
             outbox,
             bytes,
             then: Then::Close,
+            unblocks: None,
         });
     }
 

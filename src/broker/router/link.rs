@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::command::ConnectionId;
+use super::command::{ConnectionId, Origin};
 use super::journal::{Held, Release, Then};
 use super::subscriptions::SessionSlot;
 use crate::outbox::{OutBuf, Outbox, SHARE_FROM_BYTES};
@@ -91,16 +91,34 @@ impl Link {
         self.backlog + self.pending.len() + self.held_bytes()
     }
 
+    /// Nothing may leave before something that is held.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.held
+            .as_ref()
+            .is_some_and(|held| held.blocked.is_some())
+    }
+
+    /// What this commit held has left. `true`: so may the rest now.
+    pub(super) fn unblock(&mut self, sequence: u64) -> bool {
+        self.held.as_mut().is_some_and(|held| {
+            let is_last = held.blocked == Some(sequence);
+            held.blocked = held.blocked.filter(|_| !is_last);
+            is_last
+        })
+    }
+
     pub(super) fn held_bytes(&self) -> usize {
         self.held.as_ref().map_or(0, |held| held.bytes.len())
     }
 
-    /// All bytes of this batch, held or not.
+    /// All bytes that are let go with this batch, at once or by the store.
     pub(super) fn to_bytes(&self) -> Bytes {
-        let pending = self.pending.to_bytes();
         match &self.held {
-            None => pending,
-            Some(held) => [held.bytes.to_bytes(), pending].concat().into(),
+            None => self.pending.to_bytes(),
+            Some(held) if held.blocked.is_some() => held.bytes.to_bytes(),
+            Some(held) => [held.bytes.to_bytes(), self.pending.to_bytes()]
+                .concat()
+                .into(),
         }
     }
 
@@ -110,8 +128,11 @@ impl Link {
         if held.bytes.is_empty() {
             return None;
         }
+        let connection = self.connection;
+        let unblocks = held.blocked.filter(|sequence| *sequence == held.sequence);
         Some(Release {
             outbox: Arc::clone(&self.outbox),
+            unblocks: unblocks.map(|sequence| (Origin { slot, connection }, sequence)),
             bytes: std::mem::take(&mut held.bytes),
             then: held
                 .reply

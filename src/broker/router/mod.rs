@@ -199,6 +199,7 @@ impl Router {
             Command::Detach { origin, cause } => self.handle_detach(origin, cause, now),
             Command::Drained(origin) => self.handle_drained(origin, now),
             Command::Inject(injection) => self.handle_inject(&injection, now),
+            Command::Released { origin, sequence } => self.handle_released(origin, sequence, now),
             Command::Loaded { token, result } => self.handle_loaded(token, result, now),
             Command::Query(query) => self.handle_query(query, now),
             Command::Reload(settings, chains) => self.handle_reload(settings, chains, now),
@@ -311,6 +312,17 @@ impl Router {
         }
     }
 
+    fn handle_released(&mut self, origin: Origin, sequence: u64, now: Instant) {
+        let link = self
+            .sessions
+            .attached(origin)
+            .and_then(|session| session.link.as_mut());
+        if link.is_some_and(|link| link.unblock(sequence)) {
+            self.sessions.touch(origin.slot);
+            self.sessions.pump(origin.slot, &self.retained, now);
+        }
+    }
+
     fn handle_reload(
         &mut self,
         settings: Box<RouterSettings>,
@@ -397,10 +409,14 @@ impl Router {
                 continue;
             };
             link.touched = false;
-            bytes += link.pending.len() + link.held_bytes();
+            bytes += link.held_bytes();
             if let Some(release) = link.take_held(*slot) {
                 journal.release(release);
             }
+            if link.is_blocked() {
+                continue;
+            }
+            bytes += link.pending.len();
             if link.pending.is_empty() {
                 // Touched, and nothing came of it.
             } else if few && link.outbox.is_plain() {

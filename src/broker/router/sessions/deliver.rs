@@ -178,7 +178,8 @@ impl Sessions {
         if queue_is_full(session, size, settings) {
             return Delivered::QueueFull;
         }
-        if session.key.is_some() {
+        // QoS 0 is promised to nobody, and never read back.
+        if session.key.is_some() && terms.qos != QoS::AtMostOnce {
             let text = terms.group.map(|group| group.text);
             let id = &mut publication.stored;
             let position = session.take_position();
@@ -253,7 +254,7 @@ impl Sessions {
             };
             if link.waiting_bytes() > self.settings.outbox_soft_limit {
                 // A socket that is behind reports when it has caught up; one that is not is tried after the flush.
-                if link.backlog <= self.settings.outbox_soft_limit {
+                if link.backlog <= self.settings.outbox_soft_limit && !link.is_blocked() {
                     self.unfinished.push(slot);
                 }
                 return;
