@@ -183,7 +183,7 @@ impl Driver {
     fn run(&self, mut connection: Connection) {
         loop {
             let error = connection.serve(&self.shared);
-            if !self.shared.on_connection_lost(connection.number) {
+            if !self.shared.on_connection_lost(connection.number, &error) {
                 connection.socket.discard_until_end();
                 self.shared.on_gone(connection.number);
                 return;

@@ -48,6 +48,8 @@ pub enum ClientError {
     /// A call that waits for the server was made from a state callback, on the thread that would have to read the
     /// answer. Use `publish_nowait`, or another thread.
     WouldDeadlock,
+    /// The message is no request: it has no Response Topic, and nobody waits for a response. Nothing was sent.
+    NotARequest,
     /// The operating system refused a thread.
     Thread(Arc<std::io::Error>),
 }
@@ -74,6 +76,8 @@ pub enum Phase {
     Pingresp,
     /// A message to deliver.
     Delivery,
+    /// The response to a request.
+    Response,
 }
 
 /// An option that cannot work.
@@ -126,6 +130,17 @@ impl ClientError {
         }
     }
 
+    /// The server's own words about it, 5.0 only. Not escaped.
+    #[must_use]
+    pub fn reason_string(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => refusal.reason_string.as_deref(),
+            Self::Rejected(rejection) => rejection.reason_string.as_deref(),
+            Self::WillNotReconnect(cause) => cause.reason_string(),
+            _ => None,
+        }
+    }
+
     /// The number in the CONNACK that refused the connection: 1 to 5 in 3.1.1, 128 and above in 5.0.
     #[must_use]
     pub fn return_code(&self) -> Option<u8> {
@@ -161,6 +176,16 @@ impl ClientError {
             Self::Rejected(rejection) => rejection.reason != ReasonCode::SessionTakenOver,
             _ => false,
         }
+    }
+
+    /// A refusal without words.
+    pub(crate) fn rejected(reason: ReasonCode) -> Self {
+        Self::Rejected(Arc::new(Rejection {
+            reason,
+            reason_string: None,
+            server_reference: None,
+            user_properties: Vec::new(),
+        }))
     }
 
     pub(crate) fn invalid(option: &'static str, problem: impl Into<String>) -> Self {
@@ -205,6 +230,7 @@ impl fmt::Display for ClientError {
             Self::WouldDeadlock => {
                 f.write_str("a state callback cannot wait for an answer of the server")
             }
+            Self::NotARequest => f.write_str("the message has no response topic"),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -237,6 +263,7 @@ impl fmt::Display for Phase {
             Self::Unsuback => "UNSUBACK",
             Self::Pingresp => "PINGRESP",
             Self::Delivery => "a message",
+            Self::Response => "the response",
         })
     }
 }
@@ -254,17 +281,15 @@ impl fmt::Display for Refusal {
             write!(f, ", return code {}", self.return_code)?;
         }
         fmt_text(f, self.reason_string.as_deref())?;
-        if let Some(reference) = &self.server_reference {
-            write!(f, " (use {})", reference.escape_debug())?;
-        }
-        Ok(())
+        fmt_reference(f, self.server_reference.as_deref())
     }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rejected by the server: {}", self.reason)?;
-        fmt_text(f, self.reason_string.as_deref())
+        fmt_text(f, self.reason_string.as_deref())?;
+        fmt_reference(f, self.server_reference.as_deref())
     }
 }
 
@@ -272,6 +297,13 @@ impl fmt::Display for Rejection {
 fn fmt_text(f: &mut fmt::Formatter<'_>, text: Option<&str>) -> fmt::Result {
     match text {
         Some(text) => write!(f, ": {}", text.escape_debug()),
+        None => Ok(()),
+    }
+}
+
+fn fmt_reference(f: &mut fmt::Formatter<'_>, reference: Option<&str>) -> fmt::Result {
+    match reference {
+        Some(reference) => write!(f, " (use {})", reference.escape_debug()),
         None => Ok(()),
     }
 }

@@ -17,9 +17,9 @@ use crate::net::transport::Received;
 use crate::net::url::Endpoint;
 use crate::outbox::{OutBuf, Outbox, OutboxEvent, OutboxOptions};
 use crate::packet_log;
-use crate::proto::packet::Packet;
 use crate::proto::packet::connack::Connack;
 use crate::proto::packet::connect::{Connect, ConnectProperties, Will};
+use crate::proto::packet::{Disconnect, Packet, PacketType};
 use crate::proto::{Decoder, ProtocolError, ProtocolVersion, ReasonCode, codec};
 
 /// A connection on which the server has accepted the client.
@@ -158,6 +158,12 @@ fn greet(
             return Err(GreetingError::after_connect(error));
         }
     };
+    // [MQTT-3.2.2-4]
+    if connack.session_present && clean_start && version.has_reason_codes() {
+        let error = ClientError::from(ProtocolError::UnexpectedSession);
+        greeting.outbox.close_with(&mut last_words(&error, version));
+        return Err(GreetingError::Other(error));
+    }
     let assigned = connack.properties.assigned_client_identifier.clone();
     Ok(Established {
         socket: greeting.socket,
@@ -233,6 +239,24 @@ impl Greeting {
             }
         }
     }
+}
+
+/// The DISCONNECT that tells the server what it did wrong; nothing if there is nothing to tell, or no word for it.
+///
+/// Source: MQTT 5.0 §4.13.
+pub(crate) fn last_words(error: &ClientError, version: ProtocolVersion) -> OutBuf {
+    let mut out = OutBuf::new();
+    let reason = match error {
+        ClientError::Malformed(error) => error.reason(),
+        ClientError::Protocol(error) => error.reason(),
+        _ => return out,
+    };
+    if version.has_reason_codes() && reason.is_allowed_in(PacketType::Disconnect) {
+        let packet = Packet::Disconnect(Box::new(Disconnect::new(reason)));
+        let encoded = codec::encode(&packet, version, out.bytes_mut());
+        debug_assert!(encoded.is_ok(), "{packet:?}: {encoded:?}");
+    }
+    out
 }
 
 /// What dialling needs; reads the files that the options name.

@@ -51,6 +51,15 @@ pub struct Published {
     pub properties: Option<Box<AckProperties>>,
 }
 
+/// What the server answered to a SUBSCRIBE or UNSUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscribeResult {
+    /// For each filter, in order: the granted QoS, `Success`, or an error, 0x80 and above.
+    pub reasons: Vec<ReasonCode>,
+    /// What else the acknowledgement said, 5.0 only: Reason String and User Properties.
+    pub properties: Option<Box<AckProperties>>,
+}
+
 impl ReceivedMessage {
     pub(crate) fn new(publish: Publish, connection: u64) -> Self {
         Self {

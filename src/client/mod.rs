@@ -27,6 +27,7 @@ mod inbox;
 mod message;
 mod options;
 mod reconnect;
+mod request;
 mod session;
 mod shared;
 mod token;
@@ -48,7 +49,7 @@ use crate::thread;
 #[cfg(feature = "yaml")]
 pub use config::{ClientConfig, TopicConfig, WillConfig};
 pub use error::{ClientError, InvalidOption, Phase, Refusal, Rejection};
-pub use message::{Flow, Published, ReceivedMessage};
+pub use message::{Flow, Published, ReceivedMessage, SubscribeResult};
 pub use options::{
     ConnectOptions, DisconnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription,
     TlsOptions, TopicDefaults, WillOptions,
@@ -276,6 +277,19 @@ impl Client {
         filters: impl IntoIterator<Item = S>,
         options: SubscribeOptions,
     ) -> Result<Vec<ReasonCode>, ClientError> {
+        Ok(self.subscribe_detailed(filters, options)?.reasons)
+    }
+
+    /// As [`subscribe_with`](Self::subscribe_with): all that the server answers, Reason String and User Properties
+    /// included.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    pub fn subscribe_detailed<S: Into<Subscription>>(
+        &self,
+        filters: impl IntoIterator<Item = S>,
+        options: SubscribeOptions,
+    ) -> Result<SubscribeResult, ClientError> {
         let filters = filters.into_iter().map(Into::into).collect();
         self.shared().subscribe(filters, options)
     }
@@ -304,6 +318,18 @@ impl Client {
         filters: impl IntoIterator<Item = F>,
         options: SubscribeOptions,
     ) -> Result<Vec<ReasonCode>, ClientError> {
+        Ok(self.unsubscribe_detailed(filters, options)?.reasons)
+    }
+
+    /// As [`unsubscribe_with`](Self::unsubscribe_with): all that the server answers.
+    ///
+    /// # Errors
+    /// As [`subscribe`](Self::subscribe).
+    pub fn unsubscribe_detailed<F: AsRef<str>>(
+        &self,
+        filters: impl IntoIterator<Item = F>,
+        options: SubscribeOptions,
+    ) -> Result<SubscribeResult, ClientError> {
         let filters = filters
             .into_iter()
             .map(|filter| ByteString::from(filter.as_ref()))
@@ -522,9 +548,14 @@ impl Drop for Handle {
 ///
 /// Source: MQTT 3.1.1 §3.1.3.1 [MQTT311-3.1.3-5].
 fn random_client_id() -> Result<ByteString, ClientError> {
-    let mut id = String::from("hbmqtt/");
+    Ok(format!("hbmqtt/{}", random_text(ID_CHARACTERS)?).into())
+}
+
+/// Letters and digits by chance.
+fn random_text(characters: usize) -> Result<String, ClientError> {
+    let mut text = String::with_capacity(characters);
     let random = SystemRandom::new();
-    while id.len() < CLIENT_ID_BYTES {
+    while text.len() < characters {
         let mut byte = [0];
         random
             .fill(&mut byte)
@@ -533,13 +564,13 @@ fn random_client_id() -> Result<ByteString, ClientError> {
         if let [byte @ 0..=247] = byte
             && let Some(letter) = ALPHABET.get(usize::from(byte) % ALPHABET.len())
         {
-            id.push(char::from(*letter));
+            text.push(char::from(*letter));
         }
     }
-    Ok(id.into())
+    Ok(text)
 }
 
-const CLIENT_ID_BYTES: usize = 23;
+const ID_CHARACTERS: usize = 16;
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 

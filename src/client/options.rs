@@ -145,7 +145,7 @@ impl ConnectOptions {
             inbox_messages: 10_000,
             inbox_bytes: 16 * 1024 * 1024,
             topic_alias_maximum: 16,
-            request_response_information: false,
+            request_response_information: true,
             request_problem_information: true,
             user_properties: Vec::new(),
             tls: TlsOptions::default(),
@@ -384,7 +384,7 @@ impl ConnectOptions {
         self
     }
 
-    /// MQTT 5.0: ask the server for Response Information. Default: false.
+    /// MQTT 5.0: ask the server for Response Information, which [`Client::request`] uses. Default: true.
     #[must_use]
     pub fn request_response_information(mut self, request: bool) -> Self {
         self.request_response_information = request;

@@ -7,6 +7,7 @@ mod effects;
 mod limits;
 mod outgoing;
 mod requests;
+mod responses;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub(crate) use effects::{Answer, Effects, Pong};
 use limits::Limits;
 pub(crate) use outgoing::Publication;
 use requests::{Granted, Request};
+use responses::Responses;
+pub(crate) use responses::{ResponseSlot, Subscribed};
 
 /// What this side said in CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,7 @@ pub(crate) struct Session {
     requests: VecDeque<Request>,
     /// What the server granted, to ask for it again.
     subscriptions: BTreeMap<ByteString, Granted>,
+    responses: Responses,
     /// PINGREQ sent and not answered, oldest first.
     pings: VecDeque<Ping>,
     /// The server has the session in which they were sent first.
@@ -83,6 +87,7 @@ impl Session {
             owed: HashSet::new(),
             requests: VecDeque::new(),
             subscriptions: BTreeMap::new(),
+            responses: Responses::default(),
             pings: VecDeque::new(),
             resends_are_duplicates: false,
             connection: 0,
@@ -122,12 +127,11 @@ impl Session {
         self.aliases_in = AliasesIn::new(announced.topic_alias_maximum);
         self.aliases_out = AliasesOut::new(self.limits.topic_alias_maximum.min(MOST_ALIASES));
         self.incoming.on_connected(receive_maximum);
+        self.renew_response_topic(connack.properties.response_information.as_ref());
         if !connack.session_present {
             self.restore_subscriptions();
         }
-        for index in 0..self.requests.len() {
-            self.send_request(index, out);
-        }
+        self.send_requests(out, effects);
         // [MQTT-3.3.1-1]: to a server without the session it is the first time.
         self.resends_are_duplicates = connack.session_present;
         self.resend(out, effects);
@@ -164,6 +168,7 @@ impl Session {
                 effects.answered.push((answer, Err(error.clone())));
             }
         }
+        self.give_up_responses(error, effects);
         effects.room = true;
     }
 
@@ -228,6 +233,7 @@ impl Session {
         self.resolve_alias(&mut publish)?;
         if let Some(id) = publish.packet_id {
             match self.incoming.on_publish(id, publish.qos)? {
+                Verdict::Deliver if self.is_response(&publish) => {}
                 Verdict::Deliver if publish.qos == QoS::ExactlyOnce => {
                     self.owed.insert(id);
                 }
@@ -245,6 +251,10 @@ impl Session {
                 }
                 Verdict::IdInUse => return Err(ProtocolError::UnexpectedAck.into()),
             }
+        }
+        if self.is_response(&publish) {
+            self.on_response(publish, out, effects);
+            return Ok(());
         }
         effects
             .delivered

@@ -22,12 +22,14 @@ use bytestring::ByteString;
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::handshake::last_words;
 use super::inbox::{Inbox, Wait};
 use super::options::{ConnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription};
 use super::session::{Answer, Effects, Publication, Session};
 use super::token::{Slot, Token};
 use super::{
     ClientError, ClientState, ConnectResult, Phase, Published, ReceivedMessage, StateEvent,
+    SubscribeResult,
 };
 use crate::net::dial::DialOptions;
 use crate::net::url::Endpoint;
@@ -210,7 +212,7 @@ impl Shared {
         self: &Arc<Self>,
         filters: Vec<Subscription>,
         options: SubscribeOptions,
-    ) -> Result<Vec<ReasonCode>, ClientError> {
+    ) -> Result<SubscribeResult, ClientError> {
         if filters.is_empty() {
             return Err(ClientError::invalid("filters", "there is none"));
         }
@@ -229,7 +231,7 @@ impl Shared {
         self: &Arc<Self>,
         filters: Vec<ByteString>,
         options: SubscribeOptions,
-    ) -> Result<Vec<ReasonCode>, ClientError> {
+    ) -> Result<SubscribeResult, ClientError> {
         if filters.is_empty() {
             return Err(ClientError::invalid("filters", "there is none"));
         }
@@ -247,7 +249,7 @@ impl Shared {
         timeout: Option<Duration>,
         phase: Phase,
         send: impl FnOnce(&mut Session, &Answer, Option<&mut OutBuf>) -> Result<(), ClientError>,
-    ) -> Result<Vec<ReasonCode>, ClientError> {
+    ) -> Result<SubscribeResult, ClientError> {
         let deadline = self.deadline(timeout);
         let answer: Answer = Arc::new(Slot::new());
         let mut core = self.lock();
@@ -386,8 +388,8 @@ impl Shared {
         receiver
     }
 
-    /// The connection is gone. False: it is not the one that counts any more.
-    pub(crate) fn on_connection_lost(&self, connection: u64) -> bool {
+    /// The connection is gone, or must go, because of `error`. False: it is not the one that counts any more.
+    pub(crate) fn on_connection_lost(&self, connection: u64, error: &ClientError) -> bool {
         let mut effects = Effects::default();
         let mut core = self.lock();
         if core.connection != connection || core.state != ClientState::Connected {
@@ -396,9 +398,10 @@ impl Shared {
         core.state = ClientState::Reconnecting;
         let link = core.link.take();
         core.session.on_disconnected(&mut effects);
+        let version = core.result.version;
         drop(core);
         if let Some(link) = link {
-            link.outbox.abort();
+            link.give_up(&mut last_words(error, version));
         }
         effects.tell();
         self.notify();

@@ -3,6 +3,7 @@
 mod publish;
 mod receive;
 mod reconnect;
+mod request;
 mod server;
 mod version;
 mod version5;

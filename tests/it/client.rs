@@ -1,5 +1,6 @@
 //! The client library against our broker, and against a real mosquitto, over every transport.
 
+pub(crate) mod requests;
 pub(crate) mod rounds;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};

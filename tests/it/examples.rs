@@ -74,6 +74,15 @@ fn publisher_sends_its_six_messages() {
     }
 }
 
+/// The example of request and response gets its answer.
+#[test]
+fn request_prints_the_answer() {
+    let broker = Broker::start();
+    let url = format!("mqtt://{}", broker.address());
+    let output = Program::start(&example("request"), &[&url, "louder"]).succeeds();
+    assert_eq!(output, "LOUDER");
+}
+
 /// SEED-9, BAPI-5: the embedded broker serves clients, publishes itself and ends with its input.
 #[test]
 fn embedded_broker_serves_until_its_input_ends() {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use super::Publication;
+use super::{Publication, ResponseSlot};
 use crate::client::token::Slot;
-use crate::client::{ClientError, Published, ReceivedMessage, Rejection};
+use crate::client::{ClientError, Published, ReceivedMessage, Rejection, SubscribeResult};
 use crate::proto::ReasonCode;
 use crate::proto::packet::ack::{Ack, AckProperties};
 use crate::proto::packet::disconnect::Disconnect;
@@ -22,6 +22,8 @@ pub(crate) struct Effects {
     pub(crate) answered: Vec<Answered>,
     /// PINGREQ that were answered, or never will be.
     pub(crate) pongs: Vec<(Pong, Result<(), ClientError>)>,
+    /// Responses to requests of this client.
+    pub(crate) responses: Vec<(ResponseSlot, Result<ReceivedMessage, ClientError>)>,
     /// Subscriptions that the server did not take back after a reconnect.
     pub(crate) lost_subscriptions: Vec<(ByteString, ReasonCode)>,
     /// There may be room in the window again.
@@ -35,10 +37,10 @@ pub(crate) type Completed = (Arc<Publication>, Result<Published, ClientError>);
 pub(crate) type Pong = Arc<Slot<()>>;
 
 /// A SUBSCRIBE or UNSUBSCRIBE and what the server said.
-pub(crate) type Answered = (Answer, Result<Vec<ReasonCode>, ClientError>);
+pub(crate) type Answered = (Answer, Result<SubscribeResult, ClientError>);
 
 /// Where the answer to a SUBSCRIBE or UNSUBSCRIBE goes.
-pub(crate) type Answer = Arc<Slot<Vec<ReasonCode>>>;
+pub(crate) type Answer = Arc<Slot<SubscribeResult>>;
 
 impl Effects {
     /// Tells everyone who waits. Takes locks: not to be called with one held.
@@ -48,6 +50,9 @@ impl Effects {
         }
         for (answer, result) in self.answered.drain(..) {
             answer.fill(result);
+        }
+        for (slot, result) in self.responses.drain(..) {
+            slot.fill(result);
         }
         for (answer, result) in self.pongs.drain(..) {
             answer.fill(result);

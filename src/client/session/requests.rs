@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
-use super::{Answer, Effects, Session};
-use crate::client::ClientError;
+use super::{Answer, Effects, Limits, Session};
 use crate::client::options::Subscription;
+use crate::client::{ClientError, SubscribeResult};
 use crate::outbox::OutBuf;
 use crate::proto::packet::suback::Suback;
 use crate::proto::packet::subscribe::{Subscribe, SubscriptionOptions};
@@ -43,6 +43,33 @@ enum RequestKind {
 }
 
 impl Request {
+    /// Why this server must not be sent it.
+    ///
+    /// Source: MQTT 5.0 §3.2.2.3.11, §3.2.2.3.12, §3.2.2.3.13.
+    fn refused_by(&self, limits: &Limits) -> Option<ReasonCode> {
+        let RequestKind::Subscribe {
+            filters,
+            identifier,
+        } = &self.kind
+        else {
+            return None;
+        };
+        if identifier.is_some() && !limits.identifiers_available {
+            return Some(ReasonCode::SubscriptionIdentifiersNotSupported);
+        }
+        if limits.shared_available && limits.wildcard_available {
+            return None;
+        }
+        filters.iter().find_map(|(filter, _)| {
+            let (share, filter) = topic::parse_subscription(filter).ok()?;
+            if share.is_some() && !limits.shared_available {
+                return Some(ReasonCode::SharedSubscriptionsNotSupported);
+            }
+            let refused = filter.has_wildcard() && !limits.wildcard_available;
+            refused.then_some(ReasonCode::WildcardSubscriptionsNotSupported)
+        })
+    }
+
     fn to_packet(&self, packet_id: PacketId) -> Packet {
         let user_properties = self.user_properties.clone();
         match &self.kind {
@@ -78,12 +105,7 @@ impl Session {
         out: Option<&mut OutBuf>,
     ) -> Result<(), ClientError> {
         for filter in &filters {
-            self.check_filter(filter)?;
-        }
-        if identifier.is_some() && !self.limits.identifiers_available {
-            return Err(ClientError::NotAvailable(
-                ReasonCode::SubscriptionIdentifiersNotSupported,
-            ));
+            check_filter(filter)?;
         }
         let filters = filters
             .into_iter()
@@ -143,11 +165,16 @@ impl Session {
                 self.subscriptions.insert(filter, granted);
             } else if request.answer.is_none() {
                 self.subscriptions.remove(&filter);
+                self.on_subscription_lost(&filter);
                 effects.lost_subscriptions.push((filter, *reason));
             }
         }
         if let Some(answer) = request.answer {
-            effects.answered.push((answer, Ok(suback.reasons)));
+            let result = SubscribeResult {
+                reasons: suback.reasons,
+                properties: suback.properties,
+            };
+            effects.answered.push((answer, Ok(result)));
         }
         Ok(())
     }
@@ -174,7 +201,11 @@ impl Session {
             }
         }
         if let Some(answer) = request.answer {
-            effects.answered.push((answer, Ok(reasons)));
+            let result = SubscribeResult {
+                reasons,
+                properties: unsuback.properties,
+            };
+            effects.answered.push((answer, Ok(result)));
         }
         Ok(())
     }
@@ -209,15 +240,71 @@ impl Session {
         sent
     }
 
-    pub(super) fn send_request(&mut self, index: usize, out: &mut OutBuf) {
-        // It was sent before, so it can be encoded; without a free identifier it waits for the next connection.
-        let _ = self.try_send_request(index, out);
+    /// Sends all that waits on a new connection. What this server does not take ends there.
+    pub(super) fn send_requests(&mut self, out: &mut OutBuf, effects: &mut Effects) {
+        let mut index = 0;
+        while index < self.requests.len() {
+            match self.try_send_request(index, out) {
+                Ok(()) => index += 1,
+                // Without a free identifier it waits for the next connection.
+                Err(ClientError::Timeout(_)) => return,
+                Err(error) => {
+                    if let Some(request) = self.requests.remove(index) {
+                        self.cannot_send(index, request, error, effects);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells who waits for it. Of subscriptions to restore, those that can be sent are kept: each half is tried again.
+    fn cannot_send(
+        &mut self,
+        index: usize,
+        mut request: Request,
+        error: ClientError,
+        effects: &mut Effects,
+    ) {
+        if let Some(answer) = request.answer {
+            effects.answered.push((answer, Err(error)));
+            return;
+        }
+        let RequestKind::Subscribe {
+            filters,
+            identifier,
+        } = &mut request.kind
+        else {
+            return;
+        };
+        if filters.len() > 1 {
+            let second = Request {
+                id: None,
+                kind: RequestKind::Subscribe {
+                    filters: filters.split_off(filters.len() / 2),
+                    identifier: *identifier,
+                },
+                user_properties: Vec::new(),
+                answer: None,
+            };
+            self.requests.insert(index, second);
+            self.requests.insert(index, request);
+            return;
+        }
+        for (filter, _) in filters.drain(..) {
+            self.subscriptions.remove(&filter);
+            let reason = error.reason().unwrap_or(ReasonCode::UnspecifiedError);
+            self.on_subscription_lost(&filter);
+            effects.lost_subscriptions.push((filter, reason));
+        }
     }
 
     fn try_send_request(&mut self, index: usize, out: &mut OutBuf) -> Result<(), ClientError> {
         let Some(request) = self.requests.get_mut(index) else {
             return Ok(());
         };
+        if let Some(reason) = request.refused_by(&self.limits) {
+            return Err(ClientError::NotAvailable(reason));
+        }
         let Some(id) = self.outgoing.reserve_id() else {
             return Err(ClientError::Timeout(crate::client::Phase::Room));
         };
@@ -269,24 +356,14 @@ impl Session {
             self.requests.push_front(request);
         }
     }
+}
 
-    fn check_filter(&self, subscription: &Subscription) -> Result<(), ClientError> {
-        let (share, filter) = topic::parse_subscription(&subscription.filter)?;
-        if share.is_some() && subscription.options.no_local {
-            // [MQTT-3.8.3-4]
-            let problem = "cannot be set for a shared subscription";
-            return Err(ClientError::invalid("no_local", problem));
-        }
-        if share.is_some() && !self.limits.shared_available {
-            return Err(ClientError::NotAvailable(
-                ReasonCode::SharedSubscriptionsNotSupported,
-            ));
-        }
-        if filter.has_wildcard() && !self.limits.wildcard_available {
-            return Err(ClientError::NotAvailable(
-                ReasonCode::WildcardSubscriptionsNotSupported,
-            ));
-        }
-        Ok(())
+fn check_filter(subscription: &Subscription) -> Result<(), ClientError> {
+    let (share, _) = topic::parse_subscription(&subscription.filter)?;
+    if share.is_some() && subscription.options.no_local {
+        // [MQTT-3.8.3-4]
+        let problem = "cannot be set for a shared subscription";
+        return Err(ClientError::invalid("no_local", problem));
     }
+    Ok(())
 }

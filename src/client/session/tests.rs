@@ -223,7 +223,7 @@ fn a_refused_filter_is_not_remembered() {
     })))
     .unwrap();
     side.effects.tell();
-    assert_eq!(answer.wait(None).unwrap().unwrap(), reasons);
+    assert_eq!(answer.wait(None).unwrap().unwrap().reasons, reasons);
     side.disconnect();
     side.connect(&Connack::new(false, ReasonCode::Success));
     let sent = side.sent();

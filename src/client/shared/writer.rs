@@ -68,6 +68,16 @@ impl Link {
         }
     }
 
+    /// Ends the connection with `last` as the last bytes, unless somebody is writing: then without them.
+    pub(super) fn give_up(mut self, last: &mut OutBuf) {
+        if last.is_empty() || self.turn_taken {
+            self.outbox.abort();
+            return;
+        }
+        self.pending.bytes_mut().extend_from_slice(&last.to_vec());
+        self.outbox.close_with(&mut self.pending);
+    }
+
     pub(super) fn waiting_bytes(&self) -> usize {
         self.pending.len() + self.outbox.backlog()
     }

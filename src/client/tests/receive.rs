@@ -240,7 +240,10 @@ fn packets_that_are_no_mqtt_end_the_connection() {
             let (mut peer, _) = server.welcome(false);
             peer.send(&message(QOS0, 0, "before"));
             peer.send_bytes(bytes);
-            assert_eq!(peer.until_end(), None);
+            let Some(Packet::Disconnect(disconnect)) = peer.until_end() else {
+                panic!("expected DISCONNECT");
+            };
+            assert!(disconnect.reason.is_error());
         });
         let client = options().auto_reconnect(false).connect(&url).unwrap();
         assert_eq!(text(&client.recv().unwrap()), "before");

@@ -224,11 +224,13 @@ fn a_chosen_alias_is_sent_and_then_stands_for_the_topic() {
     let (url, server) = serve(|server| {
         let with_aliases = connack(|properties| properties.topic_alias_maximum = Some(10));
         let (mut peer, _) = server.welcome_with(with_aliases);
-        [(); 2].map(|()| {
+        let seen = [(); 2].map(|()| {
             let publish = peer.publish();
             let properties = publish.properties.unwrap();
             (publish.topic.to_string(), properties.topic_alias)
-        })
+        });
+        peer.until_end();
+        seen
     });
     let client = options5().connect(&url).unwrap();
     let aliased = |alias| PublishOptions::from(QOS0).topic_alias(alias);
@@ -236,6 +238,7 @@ fn a_chosen_alias_is_sent_and_then_stands_for_the_topic() {
     client.publish("t", "2", aliased(9)).unwrap();
     let refused = client.publish("t", "3", aliased(11)).unwrap_err();
     assert_eq!(refused.reason(), Some(ReasonCode::TopicAliasInvalid));
+    drop(client);
     let seen = server.join().unwrap();
     assert_eq!(seen, [("t".to_owned(), Some(9)), (String::new(), Some(9))]);
 }
@@ -280,4 +283,131 @@ fn a_goodbye_that_cannot_be_said_is_refused() {
     client.disconnect().unwrap();
     let last = server.join().unwrap();
     assert!(matches!(last, Some(Packet::Disconnect(_))), "{last:?}");
+}
+
+/// [MQTT-3.2.2-4]: the session is somebody else's.
+#[test]
+fn a_session_after_a_clean_start_ends_the_connection() {
+    let (url, server) = serve(|server| {
+        let (mut peer, connect) = server.welcome(true);
+        (connect.clean_start, peer.until_end())
+    });
+    let options = options5().auto_reconnect(false);
+    let error = options.connect(&url).map(drop).unwrap_err();
+    let expected = crate::proto::ProtocolError::UnexpectedSession;
+    assert!(matches!(error, ClientError::Protocol(found) if found == expected));
+    let (clean_start, last) = server.join().unwrap();
+    assert!(clean_start);
+    let Some(Packet::Disconnect(disconnect)) = last else {
+        panic!("expected DISCONNECT, got {last:?}");
+    };
+    assert_eq!(disconnect.reason, ReasonCode::ProtocolError);
+}
+
+/// [MQTT-3.2.2-16], [MQTT-3.2.2-21]: the assigned identifier is used again, and the server's keep alive holds.
+#[test]
+fn an_assigned_identifier_and_the_servers_keep_alive_are_used() {
+    let (url, server) = serve(|server| {
+        let first = connack(|properties| {
+            properties.assigned_client_identifier = Some(ByteString::from_static("assigned"));
+            properties.server_keep_alive = Some(1);
+        });
+        let (mut peer, connect) = server.welcome_with(first);
+        assert_eq!((&*connect.client_id, connect.keep_alive), ("", 60));
+        assert_eq!(peer.receive(), Packet::Pingreq);
+        drop(peer);
+        let (mut peer, connect) = server.welcome(false);
+        assert_eq!(connect.client_id, "assigned");
+        peer.until_end();
+    });
+    let client = options5()
+        .client_id("")
+        .keep_alive(Duration::from_secs(60))
+        .connect(&url)
+        .unwrap();
+    assert_eq!(client.client_id(), "assigned");
+    server.join().unwrap();
+}
+
+/// What is restored on a server with smaller limits is cut to them; what cannot be sent is told to who waits.
+#[test]
+fn limits_hold_for_what_is_asked_again() {
+    let (url, server) = serve(|server| {
+        let (mut peer, _) = server.welcome(false);
+        peer.subscribe();
+        let Packet::Subscribe(_) = peer.receive() else {
+            panic!("expected SUBSCRIBE");
+        };
+        drop(peer);
+        let narrow = connack(|properties| {
+            properties.maximum_packet_size = Some(40);
+            properties.wildcard_subscription_available = Some(false);
+        });
+        let (mut peer, _) = server.welcome_with(narrow);
+        let mut filters = Vec::new();
+        for _ in 0..3 {
+            let subscribe = peer.subscribe();
+            filters.extend(subscribe.filters.into_iter().map(|(filter, _)| filter));
+        }
+        peer.until_end();
+        filters
+    });
+    let client = options5().connect(&url).unwrap();
+    let long = "a/topic/of/24/characters";
+    let lost = [long, "b/#", "c/topic/of/24/characters", "d"];
+    client.subscribe(lost.map(|filter| (filter, QOS1))).unwrap();
+    let error = client.subscribe([("later/#", QOS1)]).unwrap_err();
+    let expected = ReasonCode::WildcardSubscriptionsNotSupported;
+    assert!(matches!(error, ClientError::NotAvailable(reason) if reason == expected));
+    client.subscribe([("e", QOS0)]).unwrap();
+    drop(client);
+    let filters = server.join().unwrap();
+    assert_eq!(
+        filters,
+        [long, "c/topic/of/24/characters", "d", "e"][..filters.len()]
+    );
+}
+
+#[test]
+fn the_words_of_a_suback_are_told() {
+    use crate::proto::packet::{Suback, Unsuback};
+    let words = || {
+        Some(Box::new(AckProperties {
+            reason_string: Some(ByteString::from_static("why not")),
+            ..AckProperties::default()
+        }))
+    };
+    let (url, server) = serve(move |server| {
+        let (mut peer, _) = server.welcome(false);
+        let Packet::Subscribe(subscribe) = peer.receive() else {
+            panic!("expected SUBSCRIBE");
+        };
+        peer.send(&Packet::Suback(Box::new(Suback {
+            packet_id: subscribe.packet_id,
+            reasons: vec![ReasonCode::QuotaExceeded],
+            properties: words(),
+        })));
+        let Packet::Unsubscribe(unsubscribe) = peer.receive() else {
+            panic!("expected UNSUBSCRIBE");
+        };
+        peer.send(&Packet::Unsuback(Box::new(Unsuback {
+            packet_id: unsubscribe.packet_id,
+            reasons: vec![ReasonCode::NoSubscriptionExisted],
+            properties: words(),
+        })));
+        peer.until_end();
+    });
+    let client = options5().connect(&url).unwrap();
+    let subscribed = client.subscribe_detailed([("a", QOS0)], SubscribeOptions::new());
+    let unsubscribed = client.unsubscribe_detailed(["a"], SubscribeOptions::new());
+    for (result, reason) in [
+        (subscribed.unwrap(), ReasonCode::QuotaExceeded),
+        (unsubscribed.unwrap(), ReasonCode::NoSubscriptionExisted),
+    ] {
+        assert_eq!(result.reasons, [reason]);
+        let properties = result.properties.unwrap();
+        assert_eq!(properties.reason_string.as_deref(), Some("why not"));
+    }
+    drop(client);
+    server.join().unwrap();
 }
