@@ -189,6 +189,7 @@ impl Greeting {
     fn exchange(&mut self, connect: Connect) -> Result<Connack, ClientError> {
         let version = connect.version;
         let client_id = connect.client_id.clone();
+        let clean_start = connect.clean_start;
         let mut out = OutBuf::new();
         codec::encode(
             &Packet::Connect(Box::new(connect)),
@@ -205,6 +206,10 @@ impl Greeting {
         };
         if connack.reason.is_error() {
             return Err(refusal(*connack, version));
+        }
+        // [MQTT-3.2.2-4]
+        if clean_start && connack.session_present {
+            return Err(ProtocolError::UnexpectedSession.into());
         }
         Ok(*connack)
     }

@@ -5,6 +5,7 @@ mod receive;
 mod reconnect;
 mod request;
 mod server;
+mod terms;
 mod version;
 mod version5;
 

@@ -176,6 +176,8 @@ pub enum ProtocolError {
     SubscriptionIdentifierFromClient,
     /// DISCONNECT sets a Session Expiry Interval although CONNECT had 0. [MQTT-3.14.2-2]
     SessionExpiryFromZero,
+    /// CONNACK says that there is a session, although CONNECT asked for a new one. [MQTT-3.2.2-2], [MQTT-3.2.2-4]
+    UnexpectedSession,
     /// AUTH without an authentication method in CONNECT, or out of turn. [MQTT-4.12.0-6]
     UnexpectedAuth,
     /// CONNACK says that there is a session, and CONNECT asked for an empty one. [MQTT-3.2.2-4]
@@ -213,6 +215,7 @@ impl fmt::Display for ProtocolError {
             Self::SessionExpiryFromZero => {
                 "session expiry set at DISCONNECT although CONNECT had none"
             }
+            Self::UnexpectedSession => "a session where a new one was asked for",
             Self::UnexpectedAuth => "AUTH out of turn",
             Self::UnexpectedSession => "a session after a clean start",
             Self::NotAvailable(reason) => return fmt::Display::fmt(reason, f),
@@ -328,6 +331,7 @@ mod tests {
             TopicAliasUnknown,
             SubscriptionIdentifierFromClient,
             SessionExpiryFromZero,
+            UnexpectedSession,
             UnexpectedAuth,
             NotAvailable(ReasonCode::RetainNotSupported),
         ]

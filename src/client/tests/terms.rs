@@ -1,0 +1,46 @@
+//! What CONNACK says binds the client.
+
+use std::time::Instant;
+
+use super::server::serve;
+use super::*;
+use crate::proto::{ProtocolError, ProtocolVersion};
+
+/// [MQTT-3.1.2-21], [MQTT-3.2.2-21]: the Server Keep Alive replaces the client's own.
+#[test]
+fn the_client_pings_within_the_server_keep_alive() {
+    let (url, server) = serve(|server| {
+        let mut connack = Connack::new(false, ReasonCode::Success);
+        connack.properties.server_keep_alive = Some(2);
+        let (mut peer, connect) = server.welcome_with(connack);
+        assert_eq!(connect.keep_alive, 600);
+        let start = Instant::now();
+        assert_eq!(peer.receive(), Packet::Pingreq);
+        assert!(start.elapsed() <= Duration::from_secs(2));
+        peer.send(&Packet::Pingresp);
+        peer.until_end()
+    });
+    let options = options()
+        .version(ProtocolVersion::V5)
+        .keep_alive(Duration::from_secs(600));
+    let client = options.connect(&url).unwrap();
+    // BLOCKS: until the server has had its ping: nothing is sent to the client.
+    assert!(client.recv_timeout(Duration::from_millis(2_500)).is_err());
+    client.disconnect().unwrap();
+    server.join().unwrap();
+}
+
+/// [MQTT-3.2.2-4]: a session that cannot be is the end of the connection.
+#[test]
+fn a_session_that_was_not_asked_for_ends_the_connection() {
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        let (url, server) = serve(|server| server.welcome(true).0.until_end());
+        let options = options().version(version).auto_reconnect(false);
+        let refused = options.clean_start(true).connect(&url);
+        assert!(matches!(
+            refused,
+            Err(ClientError::Protocol(ProtocolError::UnexpectedSession))
+        ));
+        server.join().unwrap();
+    }
+}
