@@ -78,6 +78,8 @@ counters! {
     dropped_expired,
     /// Messages that the receiver may not have.
     dropped_denied,
+    /// Messages that the store has lost.
+    dropped_lost,
     /// Messages that were not retained because a limit was reached.
     retained_refused,
     /// Subscriptions refused because a limit was reached.

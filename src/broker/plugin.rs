@@ -127,6 +127,17 @@ pub trait Plugin: Send {
     ) {
     }
 
+    /// A message was not delivered to a session that it was for, and will not be. `topic` is `None` for one that could not
+    /// be read back from the store.
+    fn on_broker_message_dropped(
+        &mut self,
+        _broker: &dyn PluginContext,
+        _client_id: &str,
+        _topic: Option<&str>,
+        _reason: DropReason,
+    ) {
+    }
+
     /// A packet was sent to a client.
     fn on_mqtt_packet_sent(
         &mut self,
@@ -209,6 +220,11 @@ pub enum Event {
         client_id: Option<ByteString>,
         message: Arc<Message>,
     },
+    MessageDropped {
+        client_id: ByteString,
+        topic: Option<ByteString>,
+        reason: DropReason,
+    },
     PacketSent {
         packet: Box<Packet>,
         client: Arc<SessionInfo>,
@@ -235,9 +251,53 @@ impl Event {
             Self::MessageReceived { .. } => "broker_message_received",
             Self::RetainedMessage { .. } => "broker_retained_message",
             Self::MessageBroadcast { .. } => "broker_message_broadcast",
+            Self::MessageDropped { .. } => "broker_message_dropped",
             Self::PacketSent { .. } => "mqtt_packet_sent",
             Self::PacketReceived { .. } => "mqtt_packet_received",
         }
+    }
+}
+
+/// Why a message was not delivered to a session that it was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// The session's queue is full: `max-queued-messages`, `max-queued-bytes`, `queue-full`.
+    QueueFull,
+    /// QoS 0, and the client takes its messages too slowly.
+    SlowReceiver,
+    /// Larger than the client's Maximum Packet Size.
+    TooLarge,
+    /// Its Message Expiry Interval passed.
+    Expired,
+    /// The access rules do not let the client have it.
+    Denied,
+    /// The store has lost it.
+    Lost,
+}
+
+impl DropReason {
+    /// All reasons.
+    pub const ALL: [Self; 6] = [
+        Self::QueueFull,
+        Self::SlowReceiver,
+        Self::TooLarge,
+        Self::Expired,
+        Self::Denied,
+        Self::Lost,
+    ];
+}
+
+/// The last level of its `$SYS` topic.
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::QueueFull => "queue-full",
+            Self::SlowReceiver => "slow-receiver",
+            Self::TooLarge => "too-large",
+            Self::Expired => "expired",
+            Self::Denied => "denied",
+            Self::Lost => "lost",
+        })
     }
 }
 

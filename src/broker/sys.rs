@@ -190,6 +190,7 @@ fn values(report: &SysReport) -> Vec<(&'static str, u64)> {
         ("messages/dropped/too-large", metrics.dropped_too_large),
         ("messages/dropped/expired", metrics.dropped_expired),
         ("messages/dropped/denied", metrics.dropped_denied),
+        ("messages/dropped/lost", metrics.dropped_lost),
     ]
 }
 
@@ -222,6 +223,7 @@ impl MetricsSnapshot {
             + self.dropped_too_large
             + self.dropped_expired
             + self.dropped_denied
+            + self.dropped_lost
     }
 
     /// The counters of limits that were hit.

@@ -26,6 +26,7 @@ pub(crate) fn yaml(config: &Config) -> String {
         limits,
         queue_qos0_messages,
         queue_full,
+        queue_full_filters,
         shared_subscription_strategy,
         retain_available,
         check_retain_source,
@@ -55,14 +56,19 @@ pub(crate) fn yaml(config: &Config) -> String {
     out.key("max-qos", qos(*max_qos));
     out.section("limits", |out| print_limits(out, limits));
     out.key("queue-qos0-messages", *queue_qos0_messages);
-    out.key(
-        "queue-full",
-        match queue_full {
-            QueueFull::Reject => "reject",
-            QueueFull::DropOldest => "drop-oldest",
-            QueueFull::DropNew => "drop-new",
-        },
-    );
+    let policy = |policy: &QueueFull| match policy {
+        QueueFull::Reject => "reject",
+        QueueFull::DropOldest => "drop-oldest",
+        QueueFull::DropNew => "drop-new",
+    };
+    out.key("queue-full", policy(queue_full));
+    if !queue_full_filters.is_empty() {
+        out.section("queue-full-filters", |out| {
+            for (filter, one) in queue_full_filters {
+                out.key(&key_text(filter.as_str()), policy(one));
+            }
+        });
+    }
     out.key(
         "shared-subscription-strategy",
         match shared_subscription_strategy {

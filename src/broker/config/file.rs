@@ -97,12 +97,14 @@ fn read(found: &Findings<'_>) -> Config {
     set!(
         config.queue_full,
         root.field("queue-full"),
-        |field: &Field<'_>| field.choice(&[
-            ("reject", QueueFull::Reject),
-            ("drop-oldest", QueueFull::DropOldest),
-            ("drop-new", QueueFull::DropNew),
-        ])
+        |field: &Field<'_>| field.choice(&QUEUE_FULL)
     );
+    if let Some(section) = root
+        .field("queue-full-filters")
+        .and_then(|field| field.section())
+    {
+        config.queue_full_filters = queue_full_filters(&section);
+    }
     set!(
         config.shared_subscription_strategy,
         root.field("shared-subscription-strategy"),
@@ -335,6 +337,27 @@ fn filters(field: &Field<'_>) -> Option<Vec<String>> {
     Some(filters)
 }
 
+const QUEUE_FULL: [(&str, QueueFull); 3] = [
+    ("reject", QueueFull::Reject),
+    ("drop-oldest", QueueFull::DropOldest),
+    ("drop-new", QueueFull::DropNew),
+];
+
+fn queue_full_filters(section: &Section<'_>) -> Vec<(TopicFilter, QueueFull)> {
+    let rule = |entry| {
+        let field = section.field_of(entry);
+        let policy = field.choice(&QUEUE_FULL)?;
+        match TopicFilter::parse(entry.key.clone()) {
+            Ok(filter) => Some((filter, policy)),
+            Err(error) => {
+                field.problem_at(entry.key_id, error.to_string());
+                None
+            }
+        }
+    };
+    section.entries().iter().filter_map(rule).collect()
+}
+
 fn persistence(section: Section<'_>) -> PersistenceConfig {
     let mut persistence = PersistenceConfig::default();
     if let Some(field) = section.field("enabled")
@@ -480,6 +503,7 @@ const HOMES: &[(&str, &str)] = &[
     ("max-qos", ""),
     ("queue-qos0-messages", ""),
     ("queue-full", ""),
+    ("queue-full-filters", ""),
     ("shared-subscription-strategy", ""),
     ("retain-available", ""),
     ("check-retain-source", ""),

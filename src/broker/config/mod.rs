@@ -17,6 +17,7 @@ pub use listener::{
     AddressRange, BindAddress, ClientCert, ListenerConfig, ListenerKind, TlsConfig,
 };
 
+use crate::proto::TopicFilter;
 use crate::proto::packet::QoS;
 
 /// Everything that can be set about a broker.
@@ -43,6 +44,8 @@ pub struct Config {
     pub queue_qos0_messages: bool,
     /// Key `queue-full`: what happens to a message that a session's queue cannot take.
     pub queue_full: QueueFull,
+    /// Key `queue-full-filters`: the same for the topics of a filter; the first filter that matches decides.
+    pub queue_full_filters: Vec<(TopicFilter, QueueFull)>,
     /// Key `shared-subscription-strategy`: which member of a shared subscription gets the next message.
     pub shared_subscription_strategy: SharedStrategy,
     /// Key `retain-available`: retained messages are kept; on.
@@ -84,6 +87,7 @@ impl Default for Config {
             limits: Limits::default(),
             queue_qos0_messages: false,
             queue_full: QueueFull::DropOldest,
+            queue_full_filters: Vec::new(),
             shared_subscription_strategy: SharedStrategy::RoundRobin,
             retain_available: true,
             check_retain_source: true,

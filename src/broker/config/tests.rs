@@ -336,6 +336,10 @@ fn each_message_names_key_line_and_column() {
             "line 1, column 13: queue-full: expected one of reject, drop-oldest, drop-new (did you mean drop-oldest?), found 'drop_odlest'",
         ),
         (
+            "queue-full-filters: {'a/#/b': reject}",
+            "line 1, column 22: queue-full-filters.a/#/b: a wildcard must fill its level, and '#' must be the last level",
+        ),
+        (
             "retain-available: 1",
             "line 1, column 19: retain-available: expected on or off, found 1",
         ),
@@ -711,6 +715,15 @@ fn each_key_of_the_top_level_arrives() {
     assert_eq!(
         parse("queue-full: Drop_Oldest").queue_full,
         QueueFull::DropOldest
+    );
+    let rules = parse("queue-full-filters: {'a/#': reject, '+': drop-new}").queue_full_filters;
+    let rules: Vec<_> = rules
+        .iter()
+        .map(|(filter, one)| (filter.as_str(), *one))
+        .collect();
+    assert_eq!(
+        rules,
+        [("a/#", QueueFull::Reject), ("+", QueueFull::DropNew)]
     );
     assert!(!parse("retain-available: off").retain_available);
     assert!(!parse("check-retain-source: off").check_retain_source);

@@ -343,6 +343,11 @@ fn dispatch(event: &Event, plugin: &mut dyn Plugin, broker: &dyn PluginContext) 
         Event::MessageBroadcast { client_id, message } => {
             plugin.on_broker_message_broadcast(broker, client_id.as_deref(), message);
         }
+        Event::MessageDropped {
+            client_id,
+            topic,
+            reason,
+        } => plugin.on_broker_message_dropped(broker, client_id, topic.as_deref(), *reason),
         Event::PacketSent { packet, client } => plugin.on_mqtt_packet_sent(broker, packet, client),
         Event::PacketReceived { packet, client } => {
             plugin.on_mqtt_packet_received(broker, packet, client);

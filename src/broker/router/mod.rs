@@ -44,7 +44,7 @@ use crate::broker::response_area::ResponseAreas;
 use crate::broker::sys::{Clock, SysReport};
 use crate::outbox::Outbox;
 use crate::proto::packet::Packet;
-use crate::proto::{Decoder, PacketType, ReasonCode};
+use crate::proto::{Decoder, PacketType, ReasonCode, TopicFilter};
 
 /// Commands taken before the outboxes are flushed.
 const BATCH_COMMANDS: usize = 512;
@@ -62,6 +62,7 @@ pub(crate) struct RouterSettings {
     pub(crate) max_queued_bytes: usize,
     pub(crate) queue_qos0_messages: bool,
     pub(crate) queue_full: QueueFull,
+    pub(crate) queue_full_filters: Vec<(TopicFilter, QueueFull)>,
     pub(crate) shared_strategy: SharedStrategy,
     pub(crate) max_subscriptions_per_session: usize,
     pub(crate) max_subscriptions: usize,
@@ -129,7 +130,13 @@ impl Router {
         timers.set(Timer::Sweep, now + SWEEP_INTERVAL);
         Self {
             retained: Retained::new(settings.max_retained_messages, settings.max_retained_bytes),
-            sessions: Sessions::new(Box::new(settings), chains, Arc::clone(&metrics), now),
+            sessions: Sessions::new(
+                Box::new(settings),
+                chains,
+                Arc::clone(&metrics),
+                Arc::clone(&plugins),
+                now,
+            ),
             subscriptions: Subscriptions::new(),
             timers,
             flushers,
@@ -486,6 +493,13 @@ enum Wait {
 }
 
 impl RouterSettings {
+    /// What happens to a message on this topic that a session's queue cannot take.
+    fn queue_full(&self, topic: &str) -> QueueFull {
+        let mut rules = self.queue_full_filters.iter();
+        let found = rules.find(|(filter, _)| filter.matches(topic));
+        found.map_or(self.queue_full, |(_, policy)| *policy)
+    }
+
     pub(crate) fn from_config(config: &Config) -> Self {
         let limits = &config.limits;
         Self {
@@ -493,6 +507,7 @@ impl RouterSettings {
             max_queued_bytes: limits.max_queued_bytes,
             queue_qos0_messages: config.queue_qos0_messages,
             queue_full: config.queue_full,
+            queue_full_filters: config.queue_full_filters.clone(),
             shared_strategy: config.shared_subscription_strategy,
             max_subscriptions_per_session: limits.max_subscriptions_per_session,
             max_subscriptions: limits.max_subscriptions,

@@ -171,7 +171,9 @@ impl Router {
                     "not retained, because the broker keeps no more: clear some, or publish without RETAIN",
                 ),
             )
-        } else if routed.queues_full > 0 && self.sessions.settings.queue_full == QueueFull::Reject {
+        } else if routed.queues_full > 0
+            && self.sessions.settings.queue_full(publication.topic) == QueueFull::Reject
+        {
             (
                 ReasonCode::QuotaExceeded,
                 Some("the queue of a subscriber is full: publish again later"),

@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use super::command::{Owner, RequestedFilter, SessionExpiry};
 use super::journal::Stored;
 use super::link::{Link, Outbound, Payload};
+use super::sessions::DropLog;
 use super::subscriptions::GroupId;
 use crate::broker::auth::{Access, Action, AuthChain, AuthChains};
 use crate::broker::plugin::SessionInfo;
@@ -56,9 +57,8 @@ pub(crate) struct Session {
     publisher: Option<Arc<Publisher>>,
     /// `chain` restricts what may be received.
     pub(super) checks_receiving: bool,
-    /// Messages dropped since the last log line about it, and when that was.
-    pub(super) dropped: u64,
-    pub(super) drop_logged_at: Option<Instant>,
+    /// What it did not get, once there was something.
+    pub(super) drops: Option<Box<DropLog>>,
 }
 
 /// Who published a retained message: its right to do so may end before the message does.
@@ -172,8 +172,7 @@ impl Session {
             publisher: None,
             checks_receiving: chain.restricts(Action::Receive),
             chain,
-            dropped: 0,
-            drop_logged_at: None,
+            drops: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! All sessions, and the bookkeeping of a batch.
 
 mod deliver;
+mod drops;
 mod stored;
 
 use std::collections::HashMap;
@@ -19,12 +20,15 @@ use super::shared::Readiness;
 use super::subscriptions::SessionSlot;
 use crate::broker::auth::AuthChains;
 use crate::broker::metrics::Metrics;
+use crate::broker::plugin::PluginHost;
 use crate::broker::response_area::AreaOwner;
 use crate::outbox::OutBuf;
 use crate::proto::{PacketId, PacketType, QoS, ReasonCode};
 use crate::store::Position;
 use deliver::queue_is_full;
 pub(super) use deliver::{Delivered, Member};
+pub(super) use drops::DropLog;
+use drops::Drops;
 pub(super) use stored::Waiter;
 
 /// Empty buffers kept for the next batch.
@@ -55,6 +59,7 @@ pub(super) struct Sessions {
     /// The rules in force, for publishers of retained messages.
     pub(super) chains: Arc<AuthChains>,
     pub(super) metrics: Arc<Metrics>,
+    drops: Drops,
     publish_sent: u64,
     publish_bytes_sent: u64,
     packets_sent: u64,
@@ -66,6 +71,7 @@ impl Sessions {
         settings: Box<RouterSettings>,
         chains: Arc<AuthChains>,
         metrics: Arc<Metrics>,
+        plugins: Arc<PluginHost>,
         now: Instant,
     ) -> Self {
         Self {
@@ -80,6 +86,7 @@ impl Sessions {
             spares: Vec::new(),
             settings,
             chains,
+            drops: Drops::new(Arc::clone(&metrics), plugins),
             metrics,
             publish_sent: 0,
             publish_bytes_sent: 0,

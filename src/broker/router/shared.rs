@@ -201,7 +201,7 @@ impl Router {
         let read: Vec<_> = ids.into_iter().zip(records).collect();
         match waiter {
             Waiter::Session(slot) => {
-                if self.sessions.put_loaded(slot, token, read) {
+                if self.sessions.put_loaded(slot, token, read, now) {
                     self.sessions.pump(slot, &self.retained, now);
                 }
             }

@@ -4,9 +4,11 @@ mod durable;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::broker::config::MemoryLimit;
+use crate::broker::plugin::{DropReason, Plugin, PluginContext};
 use crate::broker::{Broker, Config};
 
 /// CONNECT of 5.0 with Clean Start as `flags` bit 0x02 and these properties.
@@ -45,6 +47,7 @@ const PINGREQ: [u8; 2] = [0xC0, 0];
 const PINGRESP: [u8; 2] = [0xD0, 0];
 const DISCONNECT: [u8; 2] = [0xE0, 0];
 const CLEAN_START: u8 = 0x02;
+const PERSISTENT: u8 = 0;
 /// Session Expiry Interval 100.
 const NO_PROBLEM_INFORMATION: [u8; 2] = [0x17, 0];
 const EXPIRY: [u8; 5] = [0x11, 0, 0, 0, 100];
@@ -204,6 +207,72 @@ fn only_a_full_queue_is_told_to_the_publisher() {
     assert_eq!(sender.ask(&publish(0x32, "q1", 1, b"x")), success);
     let refused = sender.ask(&publish(0x32, "q1", 1, b"x"));
     assert_eq!(refused[..5], [0x40, refused[1], 0, 1, 0x97]);
+}
+
+/// What each session did not get: (client identifier, topic, reason).
+#[derive(Debug, Default)]
+struct Drops(Arc<parking_lot::Mutex<Vec<(String, String, DropReason)>>>);
+
+impl Plugin for Drops {
+    fn name(&self) -> &str {
+        "drops"
+    }
+
+    fn on_broker_message_dropped(
+        &mut self,
+        _broker: &dyn PluginContext,
+        client_id: &str,
+        topic: Option<&str>,
+        reason: DropReason,
+    ) {
+        let topic = topic.unwrap_or_default().to_owned();
+        self.0.lock().push((client_id.to_owned(), topic, reason));
+    }
+}
+
+#[test]
+fn each_filter_has_its_policy_for_full_queues_and_plugins_hear_of_every_drop() {
+    let settings = "queue-full: reject
+queue-full-filters: {'old/#': drop-oldest, 'new/#': drop-new}
+\
+                    limits:
+  max-queued-messages: 1
+";
+    let drops = Drops::default();
+    let seen = Arc::clone(&drops.0);
+    let mut broker = Broker::new(config(settings)).plugin(Box::new(drops));
+    broker.start().unwrap();
+    let address = broker.local_addr("default").unwrap();
+    let away = |id: &str| connect(id, PERSISTENT, &EXPIRY);
+    for (id, filter) in [("a", "old/#"), ("b", "new/#"), ("c", "any")] {
+        let mut peer = Peer::connected(address, &away(id));
+        assert_eq!(peer.ask(&subscribe(filter, 1))[0], 0x90);
+        peer.send(&DISCONNECT);
+    }
+    until(|| broker.context().unwrap().stats().unwrap().clients_connected == 0);
+    let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
+    for topic in ["old/1", "new/1", "any"] {
+        assert_eq!(
+            sender.ask(&publish(0x32, topic, 1, b"1")),
+            packet(0x40, &[0, 1])
+        );
+    }
+    for (topic, accepted) in [("old/2", true), ("new/2", true), ("any", false)] {
+        let answer = sender.ask(&publish(0x32, topic, 1, b"2"));
+        assert_eq!(answer == packet(0x40, &[0, 1]), accepted, "{topic}");
+    }
+    for (id, topic, payload) in [
+        ("a", "old/2", b"2"),
+        ("b", "new/1", b"1"),
+        ("c", "any", b"1"),
+    ] {
+        let mut peer = Peer::connected(address, &away(id));
+        assert_eq!(peer.read(), publish(0x32, topic, 1, payload));
+    }
+    until(|| seen.lock().len() == 3);
+    let full = |id: &str, topic: &str| (id.to_owned(), topic.to_owned(), DropReason::QueueFull);
+    let expected = [full("a", "old/1"), full("b", "new/2"), full("c", "any")];
+    assert_eq!(*seen.lock(), expected);
 }
 
 /// `max-inflight-bytes`: what is beyond it waits in the queue for an acknowledgement.

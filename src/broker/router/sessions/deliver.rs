@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytestring::ByteString;
 
 use super::{Sessions, touch};
 use crate::broker::config::QueueFull;
+use crate::broker::plugin::DropReason;
 use crate::broker::router::RouterSettings;
 use crate::broker::router::journal::Journal;
 use crate::broker::router::link::Link;
@@ -87,7 +88,8 @@ impl Sessions {
         };
         let settings = &self.settings;
         if !session.may_receive(publication.topic) {
-            self.metrics.dropped_denied.increment();
+            let topic = Some(publication.topic);
+            self.drops.note(session, topic, DropReason::Denied, now);
             return Delivered::Dropped;
         }
         let Some(link) = session.link.as_mut() else {
@@ -100,7 +102,9 @@ impl Sessions {
         let congested = link.waiting_bytes() > settings.outbox_soft_limit;
         if qos == QoS::AtMostOnce {
             if congested {
-                self.metrics.dropped_slow_receiver.increment();
+                let topic = Some(publication.topic);
+                self.drops
+                    .note(session, topic, DropReason::SlowReceiver, now);
                 return Delivered::Dropped;
             }
             if !session.queue.is_empty() {
@@ -113,7 +117,8 @@ impl Sessions {
                 let outbound =
                     publication.outbound(qos, terms.retain, receiver.ids.as_deref().unwrap_or(&[]));
                 if !link.fits(&outbound) {
-                    self.metrics.dropped_too_large.increment();
+                    let topic = Some(publication.topic);
+                    self.drops.note(session, topic, DropReason::TooLarge, now);
                     return Delivered::Dropped;
                 }
                 let push = |link: &mut Link| link.push_publish(&outbound, None, false, now);
@@ -135,7 +140,8 @@ impl Sessions {
                 group: group.map(|group| group.text),
             };
             if !send(&mut self.journal, session, delivery, source, now) {
-                self.metrics.dropped_too_large.increment();
+                let topic = Some(publication.topic);
+                self.drops.note(session, topic, DropReason::TooLarge, now);
                 return Delivered::Dropped;
             }
         }
@@ -160,23 +166,20 @@ impl Sessions {
         let settings = &self.settings;
         let mut delivery = terms.delivery(message);
         let size = delivery.size();
-        let mut dropped = 0;
         while queue_is_full(session, size, settings) {
-            let oldest = match settings.queue_full {
+            let oldest = match settings.queue_full(publication.topic) {
                 QueueFull::DropOldest => session.pop_queue(),
                 QueueFull::DropNew | QueueFull::Reject => None,
             };
-            dropped += 1;
-            let Some(oldest) = oldest else { break };
+            let Some(oldest) = oldest else {
+                let topic = Some(publication.topic);
+                self.drops.note(session, topic, DropReason::QueueFull, now);
+                return Delivered::QueueFull;
+            };
             self.waiting.remove(&oldest);
             self.journal.delete_entry(session.key, &oldest);
-        }
-        if dropped > 0 {
-            self.metrics.dropped_queue_full.add(dropped);
-            log_dropped(session, dropped, now);
-        }
-        if queue_is_full(session, size, settings) {
-            return Delivered::QueueFull;
+            self.drops
+                .note_delivery(session, &oldest, DropReason::QueueFull, now);
         }
         // QoS 0 is promised to nobody, and never read back.
         if session.key.is_some() && terms.qos != QoS::AtMostOnce {
@@ -266,7 +269,9 @@ impl Sessions {
                 match resend_one(&mut self.journal, session, now) {
                     None => return,
                     Some(Resent::Pubrel) => self.packets_sent += 1,
-                    Some(Resent::Discarded) => self.metrics.dropped_too_large.increment(),
+                    Some(Resent::Discarded) => {
+                        self.drops.note(session, None, DropReason::TooLarge, now);
+                    }
                     Some(Resent::Publish(bytes)) => {
                         self.publish_sent += 1;
                         self.publish_bytes_sent += bytes;
@@ -309,7 +314,8 @@ impl Sessions {
                     && let Some(publisher) = retained.publisher(topic)
                     && !publisher.may_publish(&self.chains, topic)
                 {
-                    self.metrics.dropped_denied.increment();
+                    self.drops
+                        .note(session, Some(topic), DropReason::Denied, now);
                     continue;
                 }
                 replay.delivery(message)
@@ -317,17 +323,20 @@ impl Sessions {
                 return;
             };
             if delivery.expired(now) {
-                self.metrics.dropped_expired.increment();
                 self.journal.delete_entry(session.key, &delivery);
+                self.drops
+                    .note_delivery(session, &delivery, DropReason::Expired, now);
                 continue;
             }
             let topic = delivery.message.as_ref().map(|one| one.topic.as_str());
             if delivery.retain && !topic.is_some_and(|topic| session.may_receive(topic)) {
-                self.metrics.dropped_denied.increment();
                 self.journal.delete_entry(session.key, &delivery);
+                self.drops
+                    .note_delivery(session, &delivery, DropReason::Denied, now);
                 continue;
             }
             let bytes = delivery.payload_bytes() as u64;
+            let sent = delivery.message.clone();
             let source = Source {
                 message: &mut None,
                 group: None,
@@ -336,7 +345,8 @@ impl Sessions {
                 self.publish_sent += 1;
                 self.publish_bytes_sent += bytes;
             } else {
-                self.metrics.dropped_too_large.increment();
+                let topic = sent.as_ref().map(|message| message.topic.as_str());
+                self.drops.note(session, topic, DropReason::TooLarge, now);
             }
         }
     }
@@ -452,24 +462,3 @@ pub(super) fn queue_is_full(session: &Session, size: usize, settings: &RouterSet
     session.queue.len() >= settings.max_queued_messages
         || (session.queue_bytes + size > settings.max_queued_bytes && !session.queue.is_empty())
 }
-
-fn log_dropped(session: &mut Session, dropped: u64, now: Instant) {
-    session.dropped += dropped;
-    if session
-        .drop_logged_at
-        .is_some_and(|at| now.saturating_duration_since(at) < DROP_LOG_INTERVAL)
-    {
-        return;
-    }
-    log::warn!(
-        "{} queue full: {} messages dropped ({} waiting)",
-        session.client_id.escape_debug(),
-        session.dropped,
-        session.queue.len()
-    );
-    session.dropped = 0;
-    session.drop_logged_at = Some(now);
-}
-
-/// How long a session's dropped messages are summed before they are logged again.
-const DROP_LOG_INTERVAL: Duration = Duration::from_secs(60);

@@ -1,8 +1,10 @@
 //! Messages that are in the store alone: read when their turn comes.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use super::Sessions;
+use crate::broker::plugin::DropReason;
 use crate::broker::router::session::Delivery;
 use crate::broker::router::subscriptions::SessionSlot;
 use crate::store::{MessageId, MessageRecord, SessionKey};
@@ -64,6 +66,7 @@ impl Sessions {
         slot: SessionSlot,
         token: u64,
         read: Vec<(MessageId, Option<MessageRecord>)>,
+        now: Instant,
     ) -> bool {
         let Some(session) = self.slots.get_mut(slot as usize) else {
             return false;
@@ -104,10 +107,8 @@ impl Sessions {
             session.queue_bytes = session.queue_bytes.saturating_sub(lost.size());
             self.waiting.remove(&lost);
             self.journal.delete_entry(session.key, &lost);
-            log::error!(
-                "{}: a message that waited for it is not in the store",
-                session.client_id.escape_debug()
-            );
+            self.drops
+                .note_delivery(session, &lost, DropReason::Lost, now);
         }
         true
     }

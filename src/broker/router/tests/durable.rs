@@ -3,7 +3,6 @@
 use super::*;
 use crate::store::{Durability, Failure, MemoryState, MemoryStore};
 
-const PERSISTENT: u8 = 0;
 const FOR_EVER: [u8; 5] = [0x11, 0xFF, 0xFF, 0xFF, 0xFF];
 
 fn start_on(store: &MemoryStore, queue_memory: usize) -> (Broker, SocketAddr) {
