@@ -159,7 +159,7 @@ fn greet(
         }
     };
     // [MQTT-3.2.2-4]
-    if connack.session_present && clean_start && version.has_reason_codes() {
+    if connack.session_present && clean_start {
         let error = ClientError::from(ProtocolError::UnexpectedSession);
         greeting.outbox.close_with(&mut last_words(&error, version));
         return Err(GreetingError::Other(error));
@@ -189,7 +189,6 @@ impl Greeting {
     fn exchange(&mut self, connect: Connect) -> Result<Connack, ClientError> {
         let version = connect.version;
         let client_id = connect.client_id.clone();
-        let clean_start = connect.clean_start;
         let mut out = OutBuf::new();
         codec::encode(
             &Packet::Connect(Box::new(connect)),
@@ -206,10 +205,6 @@ impl Greeting {
         };
         if connack.reason.is_error() {
             return Err(refusal(*connack, version));
-        }
-        // [MQTT-3.2.2-4]
-        if clean_start && connack.session_present {
-            return Err(ProtocolError::UnexpectedSession.into());
         }
         Ok(*connack)
     }

@@ -180,8 +180,6 @@ pub enum ProtocolError {
     UnexpectedSession,
     /// AUTH without an authentication method in CONNECT, or out of turn. [MQTT-4.12.0-6]
     UnexpectedAuth,
-    /// CONNACK says that there is a session, and CONNECT asked for an empty one. [MQTT-3.2.2-4]
-    UnexpectedSession,
     /// A request for a feature that the server said it has not.
     NotAvailable(ReasonCode),
 }
@@ -217,7 +215,6 @@ impl fmt::Display for ProtocolError {
             }
             Self::UnexpectedSession => "a session where a new one was asked for",
             Self::UnexpectedAuth => "AUTH out of turn",
-            Self::UnexpectedSession => "a session after a clean start",
             Self::NotAvailable(reason) => return fmt::Display::fmt(reason, f),
         })
     }
