@@ -143,7 +143,8 @@ impl Broker {
         self
     }
 
-    /// Adds an authenticator, asked beside those that the settings name.
+    /// Adds an authenticator, asked beside those that the settings name, and whether they name it or not. A list of
+    /// plugins in the settings may hold its name.
     #[must_use]
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticate>) -> Self {
         self.extensions.authenticators.push(authenticator);
@@ -223,7 +224,7 @@ impl Broker {
     /// Reads the files that the settings name.
     pub fn check(&mut self) -> Result<(), BrokerError> {
         let config = &self.config;
-        let plugins = PluginHost::new(config, &mut self.plugins, Arc::default())?;
+        let plugins = PluginHost::new(config, &mut self.plugins, &self.extensions, Arc::default())?;
         let mut extensions = self.extensions.clone();
         plugins.extend(&mut extensions);
         let read = AuthChains::load(config, extensions)
@@ -243,7 +244,12 @@ impl Broker {
             log::warn!("{warning}");
         }
         let metrics = Arc::new(Metrics::default());
-        let plugins = PluginHost::new(&config, &mut self.plugins, Arc::clone(&metrics))?;
+        let plugins = PluginHost::new(
+            &config,
+            &mut self.plugins,
+            &self.extensions,
+            Arc::clone(&metrics),
+        )?;
         let plugins = Arc::new(plugins);
         let launched = self.launch_with(&config, &metrics, &plugins);
         if launched.is_err() {

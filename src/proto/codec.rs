@@ -36,6 +36,9 @@ pub struct Decoder {
     pub max_property_bytes: u32,
     /// Most properties in one packet.
     pub max_properties: u32,
+    /// Most Topic Filters in one SUBSCRIBE or UNSUBSCRIBE. A filter of one byte takes some fifteen times its bytes when it
+    /// is decoded.
+    pub max_filters: u32,
 }
 
 impl Decoder {
@@ -47,6 +50,7 @@ impl Decoder {
             max_packet_bytes: MAX_PACKET_BYTES,
             max_property_bytes: u32::MAX,
             max_properties: u32::MAX,
+            max_filters: u32::MAX,
         }
     }
 

@@ -79,6 +79,8 @@ pub enum DecodeError {
     },
     /// The properties are more, or larger, than the receiver takes.
     TooManyProperties,
+    /// SUBSCRIBE or UNSUBSCRIBE has more Topic Filters than the receiver takes.
+    TooManyFilters,
     /// The Reason Code does not exist, or not in this packet.
     InvalidReasonCode {
         /// Its value.
@@ -108,7 +110,7 @@ impl DecodeError {
             | Self::MissingTopicName
             | Self::InvalidSubscriptionOptions
             | Self::NoTopicFilter => ReasonCode::ProtocolError,
-            Self::TooManyProperties => ReasonCode::QuotaExceeded,
+            Self::TooManyProperties | Self::TooManyFilters => ReasonCode::QuotaExceeded,
             _ => ReasonCode::MalformedPacket,
         }
     }
@@ -143,6 +145,9 @@ impl fmt::Display for DecodeError {
             Self::InvalidPropertyValue { id } => write!(f, "invalid value of property 0x{id:02x}"),
             Self::MissingProperty { id } => write!(f, "property 0x{id:02x} is missing"),
             Self::TooManyProperties => f.write_str("too many properties"),
+            Self::TooManyFilters => {
+                f.write_str("too many topic filters: send them in several packets")
+            }
             Self::InvalidReasonCode { value } => {
                 write!(f, "reason code 0x{value:02x} is not allowed here")
             }
@@ -281,6 +286,7 @@ mod tests {
             InvalidPropertyValue { id: 1 },
             MissingProperty { id: 0x15 },
             TooManyProperties,
+            TooManyFilters,
             InvalidReasonCode { value: 3 },
         ];
         // A new variant must be added to the list above.
@@ -310,6 +316,7 @@ mod tests {
                 | InvalidPropertyValue { .. }
                 | MissingProperty { .. }
                 | TooManyProperties
+                | TooManyFilters
                 | InvalidReasonCode { .. } => {}
             }
         }

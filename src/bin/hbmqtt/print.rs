@@ -269,6 +269,7 @@ fn print_limits(out: &mut Printer, limits: &Limits) {
         max_topic_levels,
         max_properties_size,
         max_properties,
+        max_filters,
         max_topic_alias,
         receive_maximum,
         max_inflight_messages,
@@ -317,6 +318,7 @@ fn print_limits(out: &mut Printer, limits: &Limits) {
     out.key("max-topic-levels", limit(*max_topic_levels));
     out.key("max-properties-size", limit(*max_properties_size));
     out.key("max-properties", limit(*max_properties));
+    out.key("max-filters", limit(*max_filters));
     out.key("max-topic-alias", *max_topic_alias);
     out.key("receive-maximum", *receive_maximum);
     out.key("max-inflight-messages", *max_inflight_messages);

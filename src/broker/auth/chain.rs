@@ -35,6 +35,17 @@ pub struct Extensions {
     pub methods: Vec<Arc<dyn EnhancedAuthenticate>>,
 }
 
+impl Extensions {
+    /// The names of all of them, as the settings write them.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let authenticators = self.authenticators.iter().map(|one| one.name());
+        let authorizers = self.authorizers.iter().map(|one| one.name());
+        let methods = self.methods.iter().map(|one| one.method());
+        let all = authenticators.chain(authorizers).chain(methods);
+        all.map(|name| name.replace(['.', '-'], "_")).collect()
+    }
+}
+
 impl fmt::Debug for Extensions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Extensions")

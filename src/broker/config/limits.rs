@@ -47,6 +47,8 @@ pub struct Limits {
     pub max_properties_size: usize,
     /// Properties of a packet: 256.
     pub max_properties: usize,
+    /// Topic Filters of one SUBSCRIBE or UNSUBSCRIBE: 10,000.
+    pub max_filters: usize,
     /// Topic aliases that a client may use towards the broker: 16; 0 = none.
     pub max_topic_alias: u16,
     /// QoS 1 and 2 messages a client may have in flight towards the broker (Receive Maximum): 256.
@@ -123,6 +125,7 @@ impl Default for Limits {
             max_topic_levels: 200,
             max_properties_size: 64 * KIB,
             max_properties: 256,
+            max_filters: 10_000,
             max_topic_alias: 16,
             receive_maximum: 256,
             max_inflight_messages: 256,

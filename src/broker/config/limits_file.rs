@@ -118,6 +118,11 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         Field::limit
     );
     set!(
+        limits.max_filters,
+        section.field("max-filters"),
+        Field::limit
+    );
+    set!(
         limits.max_topic_alias,
         section.field("max-topic-alias"),
         |field: &Field<'_>| field.integer(0..=65_535)

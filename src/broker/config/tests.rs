@@ -1036,6 +1036,7 @@ fn each_key_of_limits_arrives() {
         "max-topic-levels: 0" => max_topic_levels = usize::MAX;
         "max-properties-size: 3kB" => max_properties_size = 3_000;
         "max-properties: 3" => max_properties = 3;
+        "max-filters: 3" => max_filters = 3;
         "max-topic-alias: 0" => max_topic_alias = 0;
         "receive-maximum: 0" => receive_maximum = 65_535;
         "max-inflight-messages: 3" => max_inflight_messages = 3;

@@ -103,7 +103,17 @@ pub(super) fn connect(mut newcomer: Newcomer<'_>) -> Option<(Box<Reader>, Vec<u8
     };
     newcomer.show_connect(&connect);
     match newcomer.admit(&connect, &mut buffer) {
-        Ok(reader) => Some((reader, buffer.into_rest())),
+        Ok(reader) => {
+            log::info!(
+                "{} ({}) connected on listener '{}': {}, {}",
+                reader.client_id.escape_debug(),
+                reader.peer,
+                newcomer.listener.name,
+                connect.version,
+                reader.user_text()
+            );
+            Some((reader, buffer.into_rest()))
+        }
         Err(Denied::Refused(refused)) => {
             newcomer.refuse(&connect, &refused);
             None
@@ -215,6 +225,7 @@ impl Newcomer<'_> {
             clamp(limits.max_connect_packet_size.min(limits.max_packet_size));
         decoder.max_property_bytes = clamp(limits.max_properties_size);
         decoder.max_properties = clamp(limits.max_properties);
+        decoder.max_filters = clamp(limits.max_filters);
         decoder
     }
 

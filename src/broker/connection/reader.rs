@@ -123,6 +123,7 @@ impl Reader {
         decoder.max_packet_bytes = clamp(limits.max_packet_size);
         decoder.max_property_bytes = clamp(limits.max_properties_size);
         decoder.max_properties = clamp(limits.max_properties);
+        decoder.max_filters = clamp(limits.max_filters);
         let keep_alive = Duration::from_secs(settled.keep_alive.into());
         Box::new(Self {
             generation: settled.services.generation.load(Ordering::Relaxed),
@@ -174,6 +175,14 @@ impl Reader {
     pub(super) fn attached(mut self: Box<Self>, origin: Origin) -> Box<Self> {
         self.origin = origin;
         self
+    }
+
+    /// Who the client is, for the log.
+    pub(super) fn user_text(&self) -> String {
+        match &self.user_name {
+            Some(name) => format!("user '{}'", name.escape_debug()),
+            None => "anonymous".to_owned(),
+        }
     }
 
     pub(super) fn version(&self) -> ProtocolVersion {

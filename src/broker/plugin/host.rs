@@ -52,6 +52,7 @@ enum Job {
 
 impl PluginHost {
     /// Adds the built-in plugins that the settings ask for to the program's own, hands each its options, and takes `own`.
+    /// `checks` has the program's authenticators and topic checks, which the settings may name too.
     ///
     /// # Errors
     /// [`ConfigError`]: the settings name a plugin that does not exist, or one refuses its options.
@@ -59,9 +60,10 @@ impl PluginHost {
     pub(crate) fn new(
         config: &Config,
         own: &mut Vec<Box<dyn Plugin>>,
+        checks: &Extensions,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConfigError> {
-        check_names(config, own)?;
+        check_names(config, own, checks)?;
         let mut built_in = built_in::plugins(config);
         let mut extensions = Extensions::default();
         let mut interests = Interests::LIFE_CYCLE;
@@ -372,11 +374,17 @@ fn listed(config: &Config) -> impl Iterator<Item = &PluginConfig> {
 }
 
 /// DEC-3: a name that nobody has is an error, not a plugin less.
-fn check_names(config: &Config, own: &[Box<dyn Plugin>]) -> Result<(), ConfigError> {
+fn check_names(
+    config: &Config,
+    own: &[Box<dyn Plugin>],
+    checks: &Extensions,
+) -> Result<(), ConfigError> {
+    let checks = checks.names();
     let known: Vec<&str> = BuiltIn::ALL
         .iter()
         .map(|built_in| built_in.name())
         .chain(own.iter().map(|plugin| plugin.name()))
+        .chain(checks.iter().map(String::as_str))
         .collect();
     let mut problems = Vec::new();
     for plugin in listed(config) {

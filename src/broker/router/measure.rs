@@ -192,7 +192,12 @@ fn router(now: Instant) -> (Router, Arc<AuthChains>) {
     let chains = AuthChains::load(&config, Extensions::default()).expect("the default rules");
     let chains = Arc::new(chains);
     let metrics = Arc::new(Metrics::default());
-    let plugins = PluginHost::new(&config, &mut Vec::new(), Arc::clone(&metrics));
+    let plugins = PluginHost::new(
+        &config,
+        &mut Vec::new(),
+        &Extensions::default(),
+        Arc::clone(&metrics),
+    );
     let plugins = Arc::new(plugins.expect("the default plugins"));
     let (flushers, _) = bounded(1);
     let memory = Arc::new(MemoryWatch::new(config.limits.max_memory));

@@ -75,6 +75,9 @@ impl Subscribe {
             if options.no_local && is_shared(&filter) {
                 return Err(DecodeError::InvalidSubscriptionOptions);
             }
+            if subscribe.filters.len() >= decoder.max_filters as usize {
+                return Err(DecodeError::TooManyFilters);
+            }
             subscribe.filters.push((filter, options));
         }
         Ok(subscribe)

@@ -42,7 +42,11 @@ impl Unsubscribe {
             return Err(DecodeError::NoTopicFilter);
         }
         while !reader.is_empty() {
-            unsubscribe.filters.push(reader.string()?);
+            let filter = reader.string()?;
+            if unsubscribe.filters.len() >= decoder.max_filters as usize {
+                return Err(DecodeError::TooManyFilters);
+            }
+            unsubscribe.filters.push(filter);
         }
         Ok(unsubscribe)
     }

@@ -125,11 +125,12 @@ fn check_limits(decoder: &Decoder, whole: &Bytes, decoded: &Result<Packet, Decod
     let limited = Decoder {
         max_property_bytes: 20,
         max_properties: 2,
+        max_filters: 2,
         ..decoder.clone()
     };
     let frame = limited.frame(whole).expect("a frame").expect("a frame");
     match limited.decode(frame, whole) {
-        Err(DecodeError::TooManyProperties) => {}
+        Err(DecodeError::TooManyProperties | DecodeError::TooManyFilters) => {}
         other => assert_eq!(other, *decoded),
     }
 }

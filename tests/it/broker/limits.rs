@@ -180,6 +180,35 @@ fn a_packet_above_the_limit_closes() {
     counted(&broker, "packets-too-large", 4);
 }
 
+/// Filters of one packet are bounded before they are decoded; 5.0 says 0x97.
+#[test]
+fn too_many_filters_in_one_packet_close() {
+    let broker = limited("max-filters: 3");
+    both_versions(|version| {
+        for count in [3, 4] {
+            let filters = ["a", "b", "c", "d"].map(|filter| (filter, 0));
+            let names = filters.map(|(filter, _)| filter);
+            let packets = [
+                subscribe(version, 1, &filters[..count]),
+                unsubscribe(version, 1, &names[..count]),
+            ];
+            for packet in packets {
+                let mut client = Client::connect(&broker, version);
+                client.send(packet);
+                if count == 3 {
+                    assert!(matches!(
+                        client.receive(),
+                        Packet::Suback { .. } | Packet::Unsuback { .. }
+                    ));
+                } else {
+                    assert_eq!(client.expect_close(), (version == V5).then_some(0x97));
+                }
+            }
+        }
+    });
+    counted(&broker, "protocol-errors", 4);
+}
+
 /// The default is 4 MiB, and MQTT 5.0 clients are told.
 #[test]
 fn the_default_packet_limit_is_4_mib() {

@@ -55,6 +55,23 @@ fn connections_are_logged_as_they_come_and_go() {
     broker.wait_for_log("Listener 'small': 1/7 connections acquired");
 }
 
+/// LIMITS.md, audit log: one line for each client that is accepted; what it wrote itself cannot forge lines.
+#[test]
+fn every_accepted_client_is_logged_once() {
+    let broker = Broker::start();
+    for (version, name) in [(V31, "MQTT 3.1"), (V311, "MQTT 3.1.1"), (V5, "MQTT 5.0")] {
+        let id = format!("accepted-{version:?}");
+        let _client = Client::connect_with(&broker, &Connect::new(version, &id));
+        let line = broker.wait_for_log(&format!("{id} (127.0.0.1:"));
+        let end = format!("connected on listener 'default': {name}, anonymous");
+        assert!(line.contains("INFO") && line.ends_with(&end), "{line}");
+        let lines = broker.log_lines();
+        assert_eq!(lines.iter().filter(|line| line.contains(&id)).count(), 1);
+    }
+    let _client = Client::connect_with(&broker, &Connect::new(V5, "a\u{1b}[2J\u{202e}b"));
+    broker.wait_for_log("a\\u{1b}[2J\\u{202e}b (127.0.0.1:");
+}
+
 /// LOG-9: every end of a connection is one line with identifier, address and reason.
 #[test]
 fn every_disconnect_is_logged_once() {

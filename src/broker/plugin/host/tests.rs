@@ -182,7 +182,12 @@ impl Plugin for Probe {
 }
 
 fn new(text: &str, mut own: Vec<Box<dyn Plugin>>) -> Result<PluginHost, ConfigError> {
-    PluginHost::new(&Config::parse(text).unwrap(), &mut own, Arc::default())
+    PluginHost::new(
+        &Config::parse(text).unwrap(),
+        &mut own,
+        &Extensions::default(),
+        Arc::default(),
+    )
 }
 
 fn host(text: &str, own: Vec<Box<dyn Plugin>>) -> PluginHost {
@@ -510,4 +515,27 @@ fn what_plugins_bring_along_joins_the_checks() {
         (1, 1)
     );
     host.stop();
+}
+
+/// `auth.plugins` may name what the program gave to the broker itself.
+#[test]
+fn the_settings_may_name_the_authenticators_of_the_program() {
+    struct Tokens;
+    impl Authenticate for Tokens {
+        fn name(&self) -> &str {
+            "my.tokens"
+        }
+        fn authenticate(&self, _: &ConnectInfo<'_>) -> Verdict {
+            Verdict::Abstain
+        }
+    }
+    let config = Config::parse("auth: {plugins: [auth_anonymous, my-tokens]}").unwrap();
+    let with = |checks: &Extensions| {
+        PluginHost::new(&config, &mut Vec::new(), checks, Arc::default()).map(drop)
+    };
+    let mut checks = Extensions::default();
+    let refusal = with(&checks).unwrap_err().to_string();
+    assert!(refusal.contains("unknown plugin 'my_tokens'"), "{refusal}");
+    checks.authenticators.push(Arc::new(Tokens));
+    with(&checks).unwrap();
 }
