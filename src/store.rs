@@ -11,6 +11,7 @@
 //! The state on disk is always that of some moment in the past, never a mixture: commits are applied whole and in order.
 
 mod change;
+mod disk;
 mod error;
 mod inbox;
 mod memory;
@@ -21,6 +22,7 @@ use std::fmt;
 use std::path::Path;
 
 pub use change::{Change, ChangeSet, EntryChange};
+pub use disk::{DiskStore, FILE_NAME};
 pub use error::{Damage, StoreError};
 pub use inbox::{
     Read, Request, SnapshotReply, StoreHandle, StoreInbox, StoreState, StoreStatus, channel,

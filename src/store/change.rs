@@ -339,4 +339,4 @@ fn clear<K: Ord, T>(map: &mut BTreeMap<K, T>, range: impl RangeBounds<K>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -105,7 +105,7 @@ fn an_ended_session_takes_all_below_it_along() {
 }
 
 /// A history that an owner of a state can have: numbers say what happens, `alive` keeps the rules.
-fn history(numbers: &[(u8, u8, u8)]) -> Vec<Change> {
+pub(in crate::store) fn history(numbers: &[(u8, u8, u8)]) -> Vec<Change> {
     let mut alive = Alive::default();
     let changes = numbers.iter().filter_map(|number| alive.change(*number));
     changes.collect()
@@ -168,7 +168,7 @@ impl Alive {
             }
             8 => {
                 self.messages.push(message_id(self.given));
-                message(self.given, "text")
+                message(self.given, &"text".repeat(usize::from(with) * 8))
             }
             9 => Change::DeleteMessage(take(&mut self.messages, which)?),
             10 => {
