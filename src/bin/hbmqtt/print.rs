@@ -11,6 +11,7 @@ use hbmqtt::broker::config::{
     TopicCheckConfig,
 };
 use hbmqtt::proto::QoS;
+use hbmqtt::store::Durability;
 use hbmqtt::yaml::{Node, Value};
 use serde_json::Value as Json;
 
@@ -102,11 +103,31 @@ pub(crate) fn yaml(config: &Config) -> String {
         out.key("user", user.as_str());
     }
     print_plugins(&mut out, plugins.as_deref());
-    let PersistenceConfig { session_expiry } = persistence;
-    out.section("persistence", |out| {
-        out.key("session-expiry", seconds(*session_expiry))
-    });
+    out.section("persistence", |out| print_persistence(out, persistence));
     out.text
+}
+
+fn print_persistence(out: &mut Printer, persistence: &PersistenceConfig) {
+    let PersistenceConfig {
+        file,
+        durability,
+        queue_memory_bytes,
+        session_expiry,
+    } = persistence;
+    match file {
+        Some(file) => out.key("file", file.display().to_string()),
+        None => out.key("enabled", "off"),
+    }
+    match *durability {
+        Durability::Group => out.key("durability", "group"),
+        Durability::NONE => out.key("durability", "none"),
+        Durability::Interval(interval) => out.section("durability", |out| {
+            let milliseconds = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+            out.key("interval", milliseconds);
+        }),
+    }
+    out.key("queue-memory", *queue_memory_bytes);
+    out.key("session-expiry", seconds(*session_expiry));
 }
 
 fn listener(out: &mut Printer, listener: &ListenerConfig) {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::limits_file::limits;
 use super::listener_file::listeners;
+use super::persistence::persistence;
 use super::{
-    AuthConfig, Config, PersistenceConfig, PluginConfig, QueueFull, Redirect, SharedStrategy,
-    TopicAcl, TopicCheckConfig,
+    AuthConfig, Config, PluginConfig, QueueFull, Redirect, SharedStrategy, TopicAcl,
+    TopicCheckConfig,
 };
 use crate::proto::topic::{TopicFilter, TopicName, is_reserved};
 use crate::yaml::{ConfigError, Document, Entry, Field, Findings, Node, NodeId, Section, Value};
@@ -358,24 +359,6 @@ fn queue_full_filters(section: &Section<'_>) -> Vec<(TopicFilter, QueueFull)> {
     section.entries().iter().filter_map(rule).collect()
 }
 
-fn persistence(section: Section<'_>) -> PersistenceConfig {
-    let mut persistence = PersistenceConfig::default();
-    if let Some(field) = section.field("enabled")
-        && field.bool() == Some(true)
-    {
-        field
-            .problem("this version keeps sessions in memory only; write off, or leave the key out");
-    }
-    let expiry = |field: &Field<'_>| field.duration(SECOND..=Duration::MAX);
-    set!(
-        persistence.session_expiry,
-        section.field("session-expiry"),
-        expiry
-    );
-    section.finish();
-    persistence
-}
-
 /// The names of plugins: a list of names or of `name: options`, or a mapping from names to options.
 fn plugins(field: &Field<'_>) -> Option<Vec<PluginConfig>> {
     let named = |entry: &Entry| (entry.key.clone(), entry.key_id, entry.value.clone());
@@ -526,6 +509,8 @@ const HOMES: &[(&str, &str)] = &[
     ("subscribe-acl", "topic-check"),
     ("receive-acl", "topic-check"),
     ("taboo-topics", "topic-check"),
+    ("durability", "persistence"),
+    ("queue-memory", "persistence"),
     ("session-expiry", "persistence"),
     ("max-keepalive", "limits"),
     ("max-packet-size", "limits"),

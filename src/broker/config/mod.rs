@@ -5,6 +5,7 @@ mod limits;
 mod limits_file;
 mod listener;
 mod listener_file;
+mod persistence;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ pub use limits::{Limits, MemoryLimit};
 pub use listener::{
     AddressRange, BindAddress, ClientCert, ListenerConfig, ListenerKind, TlsConfig,
 };
+pub use persistence::PersistenceConfig;
 
 use crate::proto::TopicFilter;
 use crate::proto::packet::QoS;
@@ -224,20 +226,4 @@ pub enum Redirect {
     Temporary,
     /// `permanent`: for good (0x9D, Server moved).
     Permanent,
-}
-
-/// Section `persistence`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PersistenceConfig {
-    /// Key `session-expiry`: sessions whose client stays away for longer are removed, 14 days. What a client asks for is
-    /// capped to it.
-    pub session_expiry: Duration,
-}
-
-impl Default for PersistenceConfig {
-    fn default() -> Self {
-        Self {
-            session_expiry: Duration::from_secs(14 * 24 * 60 * 60),
-        }
-    }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::store::Durability;
 use crate::yaml::Node;
 
 fn parse(text: &str) -> Config {
@@ -417,11 +418,23 @@ fn each_message_names_key_line_and_column() {
         ),
         (
             "persistence: {enabled: on}",
-            "line 1, column 24: persistence.enabled: this version keeps sessions in memory only; write off, or leave the key out",
+            "line 1, column 24: persistence.enabled: where? Name a directory for the store: 'path: DIRECTORY'",
         ),
         (
-            "persistence: {path: /x}",
-            "line 1, column 15: persistence.path: unknown key",
+            "persistence: {path: /x, file: /y}",
+            "line 1, column 31: persistence.file: 'path' says already where the store is; leave one of them out",
+        ),
+        (
+            "persistence: {durability: often}",
+            "line 1, column 27: persistence.durability: expected group or none, found 'often'",
+        ),
+        (
+            "persistence: {durability: {every: 5}}",
+            "line 1, column 27: persistence.durability: expected 'group', 'none' or {interval: MILLISECONDS}",
+        ),
+        (
+            "persistence: {durability: {interval: 0}}",
+            "line 1, column 38: persistence.durability.interval: 0 is not in the range 1 to 3600000",
         ),
         (
             "listeners:",
@@ -738,6 +751,34 @@ fn each_key_of_the_top_level_arrives() {
             .session_expiry,
         86_400 * SECOND
     );
+    assert_eq!(parse("").persistence, PersistenceConfig::default());
+    assert_eq!(
+        parse("persistence: {session-expiry: 9d}").persistence.file,
+        None
+    );
+    for (text, file) in [
+        ("path: /var/lib/hbmqtt", Some("/var/lib/hbmqtt/store.redb")),
+        ("{path: data, enabled: on}", Some("data/store.redb")),
+        ("{file: /tmp/hbmqtt.db}", Some("/tmp/hbmqtt.db")),
+        ("{file: /tmp/hbmqtt.db, enabled: off}", None),
+    ] {
+        let text = text.trim_matches(['{', '}']);
+        let persistence = parse(&format!("persistence: {{{text}}}")).persistence;
+        assert_eq!(persistence.file.as_deref(), file.map(Path::new));
+    }
+    for (text, durability) in [
+        ("group", Durability::Group),
+        ("none", Durability::NONE),
+        (
+            "{interval: 250}",
+            Durability::Interval(Duration::from_millis(250)),
+        ),
+    ] {
+        let persistence = parse(&format!("persistence: {{durability: {text}}}")).persistence;
+        assert_eq!(persistence.durability, durability);
+    }
+    let memory = parse("persistence: {queue-memory: 1MiB}").persistence;
+    assert_eq!(memory.queue_memory_bytes, 1024 * 1024);
     assert_eq!(
         parse("session_expiry_interval: 60")
             .persistence

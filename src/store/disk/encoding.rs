@@ -12,8 +12,8 @@ use crate::proto::packet::publish::PublishProperties;
 use crate::proto::packet::{RetainHandling, SubscriptionOptions, Will};
 use crate::proto::{Message, PacketId, ProtocolVersion, QoS, TopicName};
 use crate::store::{
-    EntryRecord, EntryState, MessageId, MessageRecord, Position, PublisherRecord, RetainedRecord,
-    SessionKey, SessionRecord, SubscriptionRecord, WallTime, WillRecord,
+    EntryRecord, EntryState, MessageId, MessageRecord, Position, PublisherRecord, ReplayRecord,
+    RetainedRecord, SessionKey, SessionRecord, SubscriptionRecord, WallTime, WillRecord,
 };
 
 /// A record that is the value of a table.
@@ -189,16 +189,33 @@ impl Value for WillRecord {
 impl Value for SubscriptionRecord {
     fn write(&self, to: &mut Fields) {
         let options = &self.options;
-        let flags = [options.no_local, options.retain_as_published];
+        let last_sent = self
+            .replay
+            .as_ref()
+            .and_then(|replay| replay.after.as_ref());
+        let flags = [
+            options.no_local,
+            options.retain_as_published,
+            self.share.is_some(),
+            self.replay.is_some(),
+            last_sent.is_some(),
+        ];
         to.byte(options.qos.as_u8())
             .byte(flag_bits(&flags))
             .byte(options.retain_handling as u8)
-            .number(self.id.map_or(0, |id| u64::from(id) + 1));
+            .number(self.id.map_or(0, |id| u64::from(id) + 1))
+            .bytes(self.filter.as_bytes());
+        if let Some(share) = &self.share {
+            to.bytes(share.as_bytes());
+        }
+        if let Some(topic) = last_sent {
+            to.bytes(topic.as_str().as_bytes());
+        }
     }
 
     fn read(from: &mut Opened) -> Option<Self> {
         let qos = QoS::from_u8(from.byte()?)?;
-        let flags = from.byte().filter(|flags| *flags < 4)?;
+        let flags = from.byte().filter(|flags| *flags < 32)?;
         let handling = from.byte()?;
         let all = [
             RetainHandling::Always,
@@ -216,6 +233,12 @@ impl Value for SubscriptionRecord {
                 None => None,
                 Some(id) => Some(u32::try_from(id).ok()?),
             },
+            filter: from.text()?,
+            share: when(flags & 4 != 0, || from.text())?,
+            replay: when(flags & 8 != 0, || {
+                let after = when(flags & 16 != 0, || read_topic(from))?;
+                Some(ReplayRecord { after })
+            })?,
         })
     }
 }
@@ -244,7 +267,7 @@ impl Value for MessageRecord {
         let message = Message {
             qos,
             retain,
-            topic: TopicName::parse(from.text()?).ok()?,
+            topic: read_topic(from)?,
             payload: from.bytes()?,
             properties: when(has_properties, || {
                 PublishProperties::read(from).map(Box::new)
@@ -380,6 +403,10 @@ impl Value for PublishProperties {
         }
         Some(properties)
     }
+}
+
+fn read_topic(from: &mut Opened) -> Option<TopicName> {
+    TopicName::parse(from.text()?).ok()
 }
 
 fn read_ids(from: &mut Opened, count: u64) -> Option<Arc<[u32]>> {

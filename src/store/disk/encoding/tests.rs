@@ -40,20 +40,24 @@ fn qos() -> impl Strategy<Value = QoS> {
     select(&QoS::ALL[..])
 }
 
+fn topic() -> impl Strategy<Value = TopicName> {
+    "[a-z/€]{1,20}".prop_map(|topic| TopicName::parse(topic).unwrap())
+}
+
 fn packet_id() -> impl Strategy<Value = PacketId> {
     (1..=u16::MAX).prop_map(|id| PacketId::new(id).unwrap())
 }
 
 fn message() -> impl Strategy<Value = MessageRecord> {
     let properties = option::of(properties().prop_map(Box::new));
-    let message = ("[a-z/€]{1,20}", payload(), qos(), any::<bool>(), properties);
+    let message = (topic(), payload(), qos(), any::<bool>(), properties);
     (message, any::<Option<u64>>()).prop_map(
         |((topic, payload, qos, retain, properties), expires_at)| MessageRecord {
             message: Arc::new(Message {
                 qos,
                 retain,
                 properties,
-                ..Message::new(TopicName::parse(topic).unwrap(), payload)
+                ..Message::new(topic, payload)
             }),
             expires_at: expires_at.map(WallTime),
         },
@@ -99,8 +103,11 @@ fn subscription() -> impl Strategy<Value = SubscriptionRecord> {
         RetainHandling::IfNew,
         RetainHandling::Never,
     ]);
-    (qos(), any::<(bool, bool, Option<u32>)>(), handling).prop_map(
-        |(qos, (no_local, retain_as_published, id), retain_handling)| SubscriptionRecord {
+    let after = option::of(topic());
+    let replay = option::of(after.prop_map(|after| ReplayRecord { after }));
+    let names = (text(), option::of(text()), replay);
+    (qos(), any::<(bool, bool, Option<u32>)>(), handling, names).prop_map(
+        |(qos, (no_local, retain_as_published, id), retain_handling, names)| SubscriptionRecord {
             options: SubscriptionOptions {
                 qos,
                 no_local,
@@ -108,6 +115,9 @@ fn subscription() -> impl Strategy<Value = SubscriptionRecord> {
                 retain_handling,
             },
             id,
+            filter: names.0,
+            share: names.1,
+            replay: names.2,
         },
     )
 }
