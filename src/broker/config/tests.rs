@@ -426,10 +426,10 @@ fn each_message_names_key_line_and_column() {
         ),
         (
             "persistence: {durability: often}",
-            "line 1, column 27: persistence.durability: expected group or none, found 'often'",
+            "line 1, column 27: persistence.durability: expected one of group, none, found 'often'",
         ),
         (
-            "persistence: {durability: {every: 5}}",
+            "persistence: {durability: {}}",
             "line 1, column 27: persistence.durability: expected 'group', 'none' or {interval: MILLISECONDS}",
         ),
         (
