@@ -116,7 +116,7 @@ const PROGRAM: Program = Program {
 
 const PAGE: manual::Page = manual::Page {
     summary: "MQTT broker",
-    synopsis: &["[-c FILE] [-d] [options]", "pub|sub|rr|passwd ..."],
+    synopsis: &["[-c FILE] [-d] [options]", "pub|sub|rr|passwd|bench ..."],
     statuses: &[
         ("0", "Ended by SIGTERM or SIGINT, or did what was asked."),
         (

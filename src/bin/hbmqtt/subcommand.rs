@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use crate::shared::exit::{self, Failure};
 
 /// The subcommands that are programs of their own, `hbmqtt_` and the name.
-const PROGRAMS: [&str; 4] = ["pub", "sub", "rr", "passwd"];
+const PROGRAMS: [&str; 5] = ["pub", "sub", "rr", "passwd", "bench"];
 
 /// Runs the subcommand that `arguments` begin with; `None` if they begin with an option, or are none.
 pub(crate) fn run(program: &str, arguments: &[OsString]) -> Option<ExitCode> {

@@ -1,6 +1,8 @@
 //! MQTT 3.1.1 frames, made and read by hand: as little work per message as possible, and no code shared with the broker.
 
 use crate::fault::Fault;
+use crate::stamp::Stamp;
+pub(crate) use crate::stamp::{STAMP_BYTES, tail};
 
 pub(crate) const CONNACK: u8 = 0x20;
 pub(crate) const PUBLISH: u8 = 0x30;
@@ -12,9 +14,6 @@ pub(crate) const SUBACK: u8 = 0x90;
 pub(crate) const CONNECT: u8 = 0x10;
 pub(crate) const SUBSCRIBE: u8 = 0x82;
 pub(crate) const DISCONNECT: [u8; 2] = [0xe0, 0];
-
-/// The first bytes of every payload: number (8), stream (4), check (4).
-pub(crate) const STAMP_BYTES: usize = 16;
 
 /// One packet: its first byte and what follows the length.
 #[derive(Clone, Copy)]
@@ -113,36 +112,10 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What a payload's stamp says.
-pub(crate) struct Stamp {
-    pub(crate) number: u64,
-    pub(crate) stream: u32,
-}
-
-fn check(number: u64, stream: u32) -> u32 {
-    let mixed = (number ^ u64::from(stream) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 32) as u32
-}
-
 /// Reads and checks the stamp of a payload, and that the rest is `tail`.
 #[inline]
 pub(crate) fn read_stamp(payload: &[u8], tail: &[u8]) -> Result<Stamp, Fault> {
-    let Some((stamp, rest)) = payload.split_first_chunk::<STAMP_BYTES>() else {
-        return Err(Fault::Wrong("a payload that is too short"));
-    };
-    let value = u128::from_le_bytes(*stamp);
-    let (number, stream) = (value as u64, (value >> 64) as u32);
-    if (value >> 96) as u32 != check(number, stream) || rest != tail {
-        return Err(Fault::Wrong("a payload that nobody sent"));
-    }
-    Ok(Stamp { number, stream })
-}
-
-/// The part of a payload behind the stamp, the same in all messages of a run.
-pub(crate) fn tail(payload_bytes: usize) -> Vec<u8> {
-    (STAMP_BYTES..payload_bytes)
-        .map(|at| (at * 31 + 7) as u8)
-        .collect()
+    Stamp::read(payload, tail).ok_or(Fault::Wrong("a payload that nobody sent"))
 }
 
 /// The beginning of every PUBLISH of one stream: all that stands before the packet identifier.
@@ -168,9 +141,7 @@ pub(crate) fn push_publish(
     if let Some(id) = id {
         out.extend_from_slice(&id.to_be_bytes());
     }
-    let check = u128::from(check(number, stream));
-    let stamp = u128::from(number) | u128::from(stream) << 64 | check << 96;
-    out.extend_from_slice(&stamp.to_le_bytes());
+    out.extend_from_slice(&Stamp { number, stream }.to_bytes());
     out.extend_from_slice(tail);
 }
 

@@ -4,12 +4,13 @@ use std::process::Command;
 
 use super::*;
 
-const ALL: [(&str, &str); 5] = [
+const ALL: [(&str, &str); 6] = [
     (BROKER, "hbmqtt"),
     (PUB, "hbmqtt_pub"),
     (SUB, "hbmqtt_sub"),
     (RR, "hbmqtt_rr"),
     (PASSWD, "hbmqtt_passwd"),
+    (BENCH, "hbmqtt_bench"),
 ];
 
 /// PUB-1, SUB-1, BRK-1: the bare version, also where other options are missing.

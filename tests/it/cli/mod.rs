@@ -23,6 +23,7 @@ const BROKER: &str = env!("CARGO_BIN_EXE_hbmqtt");
 const PUB: &str = env!("CARGO_BIN_EXE_hbmqtt_pub");
 const SUB: &str = env!("CARGO_BIN_EXE_hbmqtt_sub");
 const RR: &str = env!("CARGO_BIN_EXE_hbmqtt_rr");
+const BENCH: &str = env!("CARGO_BIN_EXE_hbmqtt_bench");
 const PASSWD: &str = env!("CARGO_BIN_EXE_hbmqtt_passwd");
 
 /// One of our programs while it runs; its standard output is kept byte for byte.
