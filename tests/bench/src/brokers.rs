@@ -98,6 +98,8 @@ impl Broker {
                 .arg("relay")
                 .args([plain, tls, websocket].map(|at| at.to_string()))
                 .args([&pem, &key]),
+            // As quiet as mosquitto: logging is not measured.
+            Kind::Hbmqtt => command.arg("-q").arg("-c").arg(&config),
             _ => command.arg("-c").arg(&config),
         };
         let log = fs::File::create(directory.join("log"))?;

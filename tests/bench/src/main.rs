@@ -9,6 +9,8 @@ mod poller;
 mod relay;
 mod report;
 mod scenarios;
+#[path = "../../../src/bin/hbmqtt_bench/stamp.rs"]
+mod stamp;
 mod traffic;
 mod websocket;
 
@@ -33,9 +35,9 @@ usage: hbmqtt-bench [options] [scenario…]               compare brokers, print
 options:
   --hbmqtt PATH      our program (default target/release/hbmqtt)
   --mosquitto PATH   mosquitto (default: where PATH or /usr/sbin has it; left out if nowhere)
-  --rumqttd PATH     rumqttd (default: left out)
-  --without NAME     leave out hbmqtt, mosquitto or relay
-  --rounds N         how often everything runs in turn (default 5)
+  --rumqttd PATH     rumqttd (default: where PATH or ~/.cargo/bin has it; left out if nowhere)
+  --without NAME     leave out hbmqtt, mosquitto, rumqttd or relay
+  --rounds N         how often everything runs in turn (default 3)
   --seconds S        duration of one measurement (default 2)
   --pid N            with `run`: the broker's process, for its CPU time and memory
   --smoke            everything once with tiny counts and no table; faults of every broker count
@@ -90,10 +92,10 @@ impl Options {
         let mut options = Self {
             words: Vec::new(),
             hbmqtt: PathBuf::from("target/release/hbmqtt"),
-            mosquitto: find_mosquitto(),
-            rumqttd: None,
+            mosquitto: find("mosquitto", &["/usr/sbin"]),
+            rumqttd: find_rumqttd(),
             without: Vec::new(),
-            rounds: 5,
+            rounds: 3,
             time: Duration::from_secs(2),
             pid: None,
             is_smoke: false,
@@ -155,11 +157,18 @@ impl Options {
     }
 }
 
-fn find_mosquitto() -> Option<PathBuf> {
+/// Where `cargo install` puts it.
+fn find_rumqttd() -> Option<PathBuf> {
+    let home = env::var("HOME").unwrap_or_default();
+    find("rumqttd", &[&format!("{home}/.cargo/bin")])
+}
+
+/// A program in PATH or in one of `more` folders.
+fn find(name: &str, more: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let folders = env::split_paths(&path).chain(more.iter().map(PathBuf::from));
     folders
-        .map(|folder| folder.join("mosquitto"))
+        .map(|folder| folder.join(name))
         .find(|program| program.is_file())
 }
 
@@ -282,7 +291,9 @@ fn compare(options: &Options) -> Result<bool, Fault> {
 
 fn can(kind: Kind, scenario: &Scenario) -> bool {
     let (is_relay, needs_websocket) = (kind == Kind::Relay, scenario.name == "websocket");
-    (scenario.on_relay || !is_relay) && (kind.has_websocket() || !needs_websocket)
+    // What grows with what is a question to ourselves.
+    let is_ours = kind == Kind::Hbmqtt || scenario.name != "growth";
+    (scenario.on_relay || !is_relay) && (kind.has_websocket() || !needs_websocket) && is_ours
 }
 
 fn measure(
