@@ -6,7 +6,10 @@
 //!
 //! No scheduling and no decision about what runs where.
 
+mod bell;
+
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fmt;
@@ -19,6 +22,8 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+
+pub(crate) use self::bell::Bell;
 
 /// The stack of a thread that serves one connection, in bytes.
 ///
@@ -37,6 +42,9 @@ pub const EXIT_STORE: i32 = 74;
 
 /// How long a thread of a [`Pool`] without work waits for the next job.
 pub const IDLE_FOR: Duration = Duration::from_secs(10);
+
+/// How long it keeps the name of its last job: where one follows the other at once, naming is not worth a system call.
+const NAMED_FOR: Duration = Duration::from_millis(50);
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
@@ -179,11 +187,11 @@ impl Pool {
         SHARED.get_or_init(|| Self::new(CONNECTION_STACK_BYTES, IDLE_FOR))
     }
 
-    /// Runs `job` at once, on an idle thread or on a new one, which is called `name` as long as it does.
+    /// Runs `job` at once, on an idle thread or on a new one, which is called `name` as long as it does; soon after, `idle`.
     ///
     /// # Errors
     /// As [`spawn`]; the job is dropped then.
-    pub fn run<F>(&self, name: impl Into<String>, job: F) -> io::Result<()>
+    pub fn run<F>(&self, name: impl Into<Cow<'static, str>>, job: F) -> io::Result<()>
     where
         F: FnOnce() + Send + 'static,
     {
@@ -201,7 +209,7 @@ impl Pool {
         state.threads += 1;
         drop(state);
         let inner = Arc::clone(&self.inner);
-        let started = spawn(job.name.clone(), self.inner.stack_bytes, move || {
+        let started = spawn(job.name.to_string(), self.inner.stack_bytes, move || {
             inner.work(job)
         });
         if let Err(error) = started {
@@ -283,12 +291,20 @@ impl Inner {
     fn work(&self, first: Job) {
         let worker = Arc::new(Worker {
             order: Mutex::new(None),
-            given: Condvar::new(),
+            bell: Bell::default(),
         });
         let mut job = first;
+        let mut called = job.name.clone();
         loop {
-            job.run();
+            if job.name != called {
+                name_this_thread(&job.name);
+            }
+            called = job.run();
             self.end_job(&worker);
+            if worker.waits_in_vain(NAMED_FOR.min(self.idle_for)) {
+                called = Cow::Borrowed("idle");
+                name_this_thread(&called);
+            }
             match self.next_order(&worker) {
                 Order::Run(next) => job = next,
                 Order::End => break,
@@ -322,28 +338,47 @@ impl Inner {
     }
 }
 
+/// A thread of a pool. It waits at a bell and not at a condition variable: those of parking_lot keep some 700 bytes for
+/// every thread that ever waited at one.
 struct Worker {
     order: Mutex<Option<Order>>,
-    given: Condvar,
+    bell: Bell,
 }
 
 impl Worker {
     fn give(&self, order: Order) {
         *self.order.lock() = Some(order);
-        self.given.notify_one();
+        self.bell.ring();
     }
 
     fn take(&self, patience: Option<Duration>) -> Option<Order> {
-        let mut order = self.order.lock();
-        match patience {
-            Some(patience) => {
-                self.given
-                    .wait_while_for(&mut order, |order| order.is_none(), patience);
-            }
-            None => self.given.wait_while(&mut order, |order| order.is_none()),
-        }
-        order.take()
+        self.waits_in_vain_until(patience.map(|patience| now() + patience));
+        self.order.lock().take()
     }
+
+    /// Whether no order is given for so long.
+    fn waits_in_vain(&self, patience: Duration) -> bool {
+        self.waits_in_vain_until(Some(now() + patience))
+    }
+
+    fn waits_in_vain_until(&self, deadline: Option<Instant>) -> bool {
+        let has_order = || self.order.lock().is_some();
+        while !has_order() {
+            if deadline.is_some_and(|deadline| now() >= deadline) {
+                return true;
+            }
+            self.bell.wait(deadline, has_order);
+        }
+        false
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a thread was idle is taken from the clock"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 enum Order {
@@ -352,18 +387,18 @@ enum Order {
 }
 
 struct Job {
-    name: String,
+    name: Cow<'static, str>,
     run: Box<dyn FnOnce() + Send>,
 }
 
 impl Job {
-    fn run(self) {
+    /// Runs it and returns its name.
+    fn run(self) -> Cow<'static, str> {
         let Self { name, run } = self;
-        name_this_thread(&name);
         if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(run)) {
             log::error!("thread '{name}' panicked: {}", panic_text(&*panic));
         }
-        name_this_thread("idle");
+        name
     }
 }
 

@@ -12,6 +12,7 @@ use super::connection::Services;
 use super::metrics::MetricsSnapshot;
 use super::plugin::{ContextError, PluginContext, SessionInfo, SubscriptionInfo};
 use super::router::command::{Command, Goodbye, Injection, RequestedFilter};
+use super::router::inbox::Post;
 use super::router::inspect::{Query, RouterStats};
 use crate::proto::packet::SubscriptionOptions;
 use crate::proto::{Message, QoS, ReasonCode, TopicFilter, TopicName, topic};
@@ -24,7 +25,7 @@ use crate::proto::{Message, QoS, ReasonCode, TopicFilter, TopicName, topic};
 #[derive(Clone)]
 pub struct BrokerContext {
     services: Arc<Services>,
-    router: Sender<Command>,
+    router: Post,
 }
 
 impl fmt::Debug for BrokerContext {

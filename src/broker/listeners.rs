@@ -201,7 +201,7 @@ fn accept_loop(
         let id = services.next_connection();
         let (own, connection) = (Arc::clone(services), Arc::clone(state));
         let run = move || serve(&own, &connection, socket, id, opened_at);
-        if let Err(error) = services.handshakes.run(format!("handshake-{id}"), run) {
+        if let Err(error) = services.handshakes.run("handshake", run) {
             log::error!(
                 "Listener '{}': no thread for a connection: {error}",
                 state.name

@@ -46,7 +46,7 @@ pub use self::router::inspect::RouterStats;
 pub use self::router::measure;
 
 use self::auth::{AuthChains, Authenticate, Authorize, EnhancedAuthenticate, Extensions};
-use self::connection::{HalfOpen, Services, Settings};
+use self::connection::{HalfOpen, Services, Settings, Spares};
 use self::listeners::{
     ACCEPT_STACK_BYTES, RunningListener, acceptor, bind, renew_certificates, spawn_listener,
 };
@@ -56,6 +56,7 @@ use self::persistence::{Persistence, RunningStore};
 use self::plugin::Plugin;
 use self::plugin::PluginHost;
 use self::router::command::Command;
+use self::router::inbox::{Inbox, inbox};
 use self::router::{Router, RouterSettings};
 use crate::outbox::Outbox;
 use crate::store::{Durability, Store, StoreError};
@@ -277,14 +278,14 @@ impl Broker {
         if let Some(account) = account {
             privileges::become_user(&account).map_err(ConfigError::from)?;
         }
-        let (router_sender, router_inbox) = bounded(ROUTER_INBOX);
+        let (post, router_inbox) = inbox(ROUTER_INBOX);
         let services = Arc::new(Services {
             settings: RwLock::new(Settings {
                 config: Arc::clone(config),
                 auth,
             }),
             generation: AtomicU64::new(0),
-            router: router_sender,
+            router: post,
             metrics: Arc::clone(metrics),
             plugins: Arc::clone(plugins),
             listeners: RwLock::new(Vec::new()),
@@ -293,6 +294,7 @@ impl Broker {
             connections: AtomicUsize::new(0),
             handshakes: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
             readers: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
+            spares: Arc::new(Spares::new()),
             max_connections: max_connections(config),
             memory: Arc::new(MemoryWatch::new(config.limits.max_memory)),
         });
@@ -546,7 +548,7 @@ fn spawn_router(
     services: &Arc<Services>,
     persistence: Option<&Persistence>,
     flushers: Sender<Vec<Arc<Outbox>>>,
-    inbox: Receiver<Command>,
+    inbox: Inbox,
 ) -> Result<(JoinHandle<()>, Option<RunningStore>), BrokerError> {
     #[expect(clippy::disallowed_methods, reason = "the broker's clock starts here")]
     let now = Instant::now();

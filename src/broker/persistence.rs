@@ -9,6 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use super::router::command::Command;
+use super::router::inbox::Post;
 use super::router::journal::Release;
 use super::router::{Router, flush_elsewhere};
 use crate::outbox::Outbox;
@@ -80,7 +81,7 @@ impl Opened {
     /// Starts the thread that writes.
     pub(super) fn run(
         self,
-        router: Sender<Command>,
+        router: Post,
         flushers: Sender<Vec<Arc<Outbox>>>,
     ) -> io::Result<RunningStore> {
         let Self {
@@ -113,11 +114,7 @@ pub(super) fn mode(durability: Durability) -> String {
     }
 }
 
-fn handle_event(
-    event: StoreEvent<Release>,
-    router: &Sender<Command>,
-    flushers: &Sender<Vec<Arc<Outbox>>>,
-) {
+fn handle_event(event: StoreEvent<Release>, router: &Post, flushers: &Sender<Vec<Arc<Outbox>>>) {
     match event {
         StoreEvent::Durable { releases, .. } => {
             for release in releases {

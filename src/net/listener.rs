@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::error::NetError;
 use super::mem;
-use super::socket::{PeerAddress, Socket};
+use super::socket::{PeerAddress, Socket, prepare_listener};
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,8 +257,7 @@ impl Listener {
         match &self.kind {
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
-                // An option fails when the peer is gone already: that is this connection's trouble, not the listener's.
-                Socket::tcp(stream, peer).map_err(|_| io::ErrorKind::ConnectionAborted.into())
+                Ok(Socket::accepted(stream, peer))
             }
             Kind::Unix { listener, .. } => {
                 Ok(Socket::unix(listener.accept()?.0, PeerAddress::Unix))
@@ -351,6 +350,7 @@ fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
     }
     rustix::net::bind(&socket, &address)?;
+    prepare_listener(&socket)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sockopt};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
 
 /// A connected stream socket. Every call takes `&self`: one thread may read while others write.
 #[derive(Debug)]
@@ -80,7 +80,8 @@ impl Default for TcpKeepAlive {
 }
 
 impl TcpKeepAlive {
-    fn set(self, stream: &TcpStream) -> io::Result<()> {
+    fn set(self, stream: impl AsFd) -> io::Result<()> {
+        let stream = stream.as_fd();
         let on = !self.idle.is_zero();
         sockopt::set_socket_keepalive(stream, on)?;
         if on {
@@ -104,6 +105,15 @@ impl Socket {
             stream: Arc::new(Stream::Tcp(stream)),
             peer: peer.into(),
         })
+    }
+
+    /// Takes over a connection accepted by a listener that was [prepared](prepare_listener): it has these options already.
+    #[must_use]
+    pub fn accepted(stream: TcpStream, peer: SocketAddr) -> Self {
+        Self {
+            stream: Arc::new(Stream::Tcp(stream)),
+            peer: peer.into(),
+        }
     }
 
     /// Sets when the system asks a silent TCP peer whether it is still there. Does nothing for other sockets.
@@ -178,6 +188,17 @@ impl Socket {
             Err(Errno::AGAIN) => Err(io::ErrorKind::TimedOut.into()),
             result => Ok(result?),
         }
+    }
+
+    /// As [`read_into`](Self::read_into), without waiting.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when nothing is there; else what the system says.
+    pub fn try_read_into(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let (count, _) = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(self, spare_capacity(buffer), RecvFlags::DONTWAIT)
+        })?;
+        Ok(count)
     }
 
     /// Reads until the peer closes or the socket is shut down, and forgets what it read.
@@ -297,6 +318,16 @@ impl Socket {
             rustix::net::sendmsg(self, slices, &mut control, flags)
         })?)
     }
+}
+
+/// Gives a listening socket the options of [`Socket::tcp`]. Linux and the BSDs hand them on to what is accepted: five system
+/// calls less for each connection.
+///
+/// # Errors
+/// The system refuses an option.
+pub(super) fn prepare_listener(listener: impl AsFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(&listener, true)?;
+    TcpKeepAlive::default().set(&listener)
 }
 
 impl Stream {

@@ -62,6 +62,7 @@ impl Decoder {
     /// [`DecodeError`] if the fixed header is invalid or announces more than `max_packet_bytes`.
     ///
     /// Source: MQTT 5.0 §2.1.
+    #[inline]
     pub fn frame(&self, buffer: &[u8]) -> Result<Option<Frame>, DecodeError> {
         let Some((&first, rest)) = buffer.split_first() else {
             return Ok(None);
@@ -131,6 +132,7 @@ impl Decoder {
     }
 
     /// The type in the first byte of a packet, whose flags it checks. PUBLISH checks its own.
+    #[inline]
     fn packet_type(&self, first: u8) -> Result<PacketType, DecodeError> {
         let packet_type = PacketType::from_u8(first >> 4).ok_or(DecodeError::ReservedPacketType)?;
         if packet_type == PacketType::Publish {

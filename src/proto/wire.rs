@@ -51,6 +51,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A reader of `bytes` alone: owned fields are slices of one copy of them.
+    #[inline]
     pub(crate) fn copying(bytes: &'a [u8]) -> Self {
         Self::new(
             bytes,
@@ -67,6 +68,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Everything that has not been read yet.
+    #[inline]
     pub(crate) fn take_rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
@@ -81,6 +83,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `length` bytes.
+    #[inline]
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self
             .rest
@@ -107,6 +110,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A Two Byte Integer.
+    #[inline]
     pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
         let (&value, rest) = self
             .rest
@@ -138,18 +142,21 @@ impl<'a> Reader<'a> {
     }
 
     /// A Packet Identifier.
+    #[inline]
     pub(crate) fn packet_id(&mut self) -> Result<PacketId, DecodeError> {
         // [MQTT-2.2.1-3]
         PacketId::new(self.u16()?).ok_or(DecodeError::ZeroPacketId)
     }
 
     /// Binary data, borrowed: a two byte length and that many bytes.
+    #[inline]
     pub(crate) fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = self.u16()?;
         self.take(usize::from(length))
     }
 
     /// A UTF-8 string, borrowed.
+    #[inline]
     pub(crate) fn str(&mut self) -> Result<&'a str, DecodeError> {
         let bytes = self.binary()?;
         // [MQTT-1.5.4-1]; surrogates are not UTF-8 for std either.
@@ -233,6 +240,7 @@ pub(crate) fn is_topic_name(topic: &str) -> bool {
 }
 
 /// `topic` holds `+` or `#`.
+#[inline]
 pub(crate) fn has_wildcard(topic: &str) -> bool {
     // Without an early exit, so that the compiler can compare many bytes at once.
     topic
@@ -253,6 +261,7 @@ impl VarInt {
     /// Reads the integer at the start of `bytes`. `None`: it goes on after their end.
     ///
     /// Source: MQTT 5.0 §1.5.5; MQTT 3.1.1 §2.2.3.
+    #[inline]
     pub(crate) fn read(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
         let mut value = 0;
         for (&byte, (length, shift)) in bytes.iter().zip([(1, 0), (2, 7), (3, 14), (4, 21)]) {
@@ -269,12 +278,14 @@ impl VarInt {
     }
 
     /// No shorter form has this value.
+    #[inline]
     pub(crate) fn is_shortest(self) -> bool {
         self.length as usize == varint_size(self.value)
     }
 }
 
 /// The bytes that `value` takes as a Variable Byte Integer; `value` is at most [`MAX_VARINT`].
+#[inline]
 pub(crate) fn varint_size(value: u32) -> usize {
     match value {
         0..=0x7f => 1,

@@ -156,7 +156,12 @@ impl Newcomer<'_> {
                     _ => Err(Denied::Gone(ReadError::Closed)),
                 };
             }
-            let read = buffer.read_until(&self.socket, &self.outbox, self.deadline);
+            let read = buffer.read_until(
+                &self.socket,
+                &self.outbox,
+                &self.services.spares,
+                self.deadline,
+            );
             read.map_err(Denied::Gone)?;
         }
     }

@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytestring::ByteString;
-use crossbeam_channel::bounded;
 
 use super::exchange::Proof;
 use super::identity::Identity;
@@ -21,6 +20,7 @@ use crate::broker::redirect::redirection;
 use crate::broker::router::command::{
     Attach, Command, ConnectionId, Goodbye, Origin, SessionExpiry,
 };
+use crate::broker::router::reply::reply;
 use crate::net::socket::{PeerAddress, Socket};
 use crate::net::transport::PeerCertificate;
 use crate::outbox::Outbox;
@@ -159,7 +159,12 @@ fn read_connect(newcomer: &Newcomer<'_>, buffer: &mut ReadBuffer) -> Result<Box<
                 }),
             };
         }
-        buffer.read_until(&newcomer.socket, &newcomer.outbox, newcomer.deadline)?;
+        buffer.read_until(
+            &newcomer.socket,
+            &newcomer.outbox,
+            &newcomer.services.spares,
+            newcomer.deadline,
+        )?;
     }
 }
 
@@ -411,7 +416,7 @@ impl Newcomer<'_> {
                 Arc::new(self.session_info(connect, &identity.client_id, user_name, keep_alive))
             }),
         });
-        let (reply, answer) = bounded(1);
+        let (reply, answer) = reply();
         let attach = Attach {
             connection: self.id,
             client_id: identity.client_id,
@@ -465,26 +470,26 @@ impl Newcomer<'_> {
             .router
             .send(Command::Attach(Box::new(attach)))
             .map_err(|_| stopping())?;
-        match answer.recv() {
-            Ok(Ok(slot)) => {
+        match answer.wait() {
+            Some(Ok(slot)) => {
                 let origin = Origin {
                     slot,
                     connection: self.id,
                 };
                 Ok(reader.attached(origin))
             }
-            Ok(Err(ReasonCode::NotAuthorized)) => Err(refused(
+            Some(Err(ReasonCode::NotAuthorized)) => Err(refused(
                 ReasonCode::NotAuthorized,
                 "the session belongs to another user",
             )),
-            Ok(Err(ReasonCode::QuotaExceeded)) => Err(refused(
+            Some(Err(ReasonCode::QuotaExceeded)) => Err(refused(
                 ReasonCode::QuotaExceeded,
                 "too many sessions: end some, or connect with Session Expiry Interval 0",
             )),
             // The settings have changed since the handshake began.
-            Ok(Err(reason)) => Err(redirected(&self.services.settings().config)
+            Some(Err(reason)) => Err(redirected(&self.services.settings().config)
                 .unwrap_or_else(|| refused(reason, "the broker takes no clients now"))),
-            Err(_) => Err(stopping()),
+            None => Err(stopping()),
         }
     }
 

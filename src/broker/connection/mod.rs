@@ -7,6 +7,7 @@ mod handshake;
 mod identity;
 mod read_buffer;
 mod reader;
+mod spares;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use bytestring::ByteString;
-use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use half_open::HalfOpen;
+pub(crate) use spares::Spares;
 
 use self::reader::Reader;
 use super::auth::AuthChains;
@@ -26,6 +27,7 @@ use super::config::{Config, ListenerConfig};
 use super::metrics::Metrics;
 use super::plugin::PluginHost;
 use super::router::command::{Command, ConnectionId, DetachCause, Origin};
+use super::router::inbox::Post;
 use crate::net::error::NetError;
 
 use crate::net::socket::{PeerAddress, Socket, TcpKeepAlive};
@@ -42,7 +44,7 @@ pub(crate) struct Services {
     pub(crate) settings: RwLock<Settings>,
     /// Counts reloads, so that a connection notices one without taking the lock.
     pub(crate) generation: AtomicU64,
-    pub(crate) router: Sender<Command>,
+    pub(crate) router: Post,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) plugins: Arc<PluginHost>,
     pub(crate) half_open: HalfOpen,
@@ -55,6 +57,8 @@ pub(crate) struct Services {
     pub(crate) handshakes: Pool,
     /// Threads for connections that are through theirs.
     pub(crate) readers: Pool,
+    /// Memory for connections through which data flows.
+    pub(crate) spares: Arc<Spares>,
     pub(crate) max_connections: usize,
     pub(crate) memory: Arc<super::memory::MemoryWatch>,
 }
@@ -234,7 +238,7 @@ fn open(
 }
 
 fn on_outbox_event(
-    router: Sender<Command>,
+    router: Post,
     metrics: Arc<Metrics>,
     origin: Arc<OnceLock<Origin>>,
 ) -> Box<dyn Fn(OutboxEvent) + Send + Sync> {
@@ -277,7 +281,7 @@ fn converse(services: &Services, mut reader: Box<Reader>, early: Vec<u8>) {
 
 /// Tells the router that a connection has ended, also when its thread panics.
 struct Farewell<'a> {
-    router: &'a Sender<Command>,
+    router: &'a Post,
     origin: Origin,
     cause: DetachCause,
 }

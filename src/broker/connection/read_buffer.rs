@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::spares::{BUFFER_BYTES, Spares};
 use crate::net::error::NetError;
 use crate::net::socket::Socket;
 use crate::net::transport::Received;
@@ -13,7 +14,7 @@ use crate::proto::{DecodeError, ProtocolError};
 
 /// What is read at once while a connection is quiet: on the stack, so that an idle connection holds no buffer.
 const QUIET_READ_BYTES: usize = 1024;
-/// What is read at once while data flows.
+/// What is read at once while data flows, at least.
 const BUSY_READ_BYTES: usize = 64 * 1024;
 /// How long a client that was told goodbye may go on before it is cut off.
 const LINGER: Duration = Duration::from_secs(2);
@@ -22,8 +23,8 @@ const LINGER: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct ReadBuffer {
     pub(super) bytes: Vec<u8>,
-    /// The last read filled what it was given: there is more.
-    busy: bool,
+    /// The last read filled what it was given: there may be more.
+    more: bool,
     /// TLS or WebSocket said goodbye behind the last bytes.
     ended: bool,
     pub(super) received: u64,
@@ -76,6 +77,7 @@ impl ReadBuffer {
         &mut self,
         socket: &Socket,
         outbox: &Arc<Outbox>,
+        spares: &Spares,
         deadline: Instant,
     ) -> Result<(), ReadError> {
         #[expect(
@@ -84,72 +86,131 @@ impl ReadBuffer {
         )]
         let left = time_left(deadline, Instant::now()).ok_or(ReadError::TimedOut)?;
         socket.set_read_timeout(Some(left)).map_err(ReadError::Io)?;
-        self.read(socket, outbox)
+        self.read(socket, outbox, spares)
     }
 
     /// Reads once, under the socket's read timeout.
     ///
     /// # Blocking
     /// On the socket.
-    pub(super) fn read(&mut self, socket: &Socket, outbox: &Arc<Outbox>) -> Result<(), ReadError> {
+    pub(super) fn read(
+        &mut self,
+        socket: &Socket,
+        outbox: &Arc<Outbox>,
+        spares: &Spares,
+    ) -> Result<(), ReadError> {
         if self.ended {
             Err(ReadError::Closed)
         } else if outbox.is_plain() {
-            self.read_plain(socket)
+            self.read_plain(socket, spares)
         } else {
-            self.read_layered(socket, outbox)
+            self.read_layered(socket, outbox, spares)
         }
     }
 
     #[inline(never)]
-    fn read_plain(&mut self, socket: &Socket) -> Result<(), ReadError> {
-        if self.busy {
-            self.bytes.reserve(BUSY_READ_BYTES);
-            let room = self.bytes.capacity() - self.bytes.len();
-            // BLOCKS: on the socket until data, its read timeout or its end.
-            let count = checked(socket.read_into(&mut self.bytes))?;
-            self.busy = count * 4 >= room.min(BUSY_READ_BYTES);
-            self.received += count as u64;
+    fn read_plain(&mut self, socket: &Socket, spares: &Spares) -> Result<(), ReadError> {
+        if self.more && self.read_on(socket, spares)? {
             return Ok(());
         }
         let mut quiet = [0; QUIET_READ_BYTES];
         // BLOCKS: on the socket until data, its read timeout or its end.
         let count = checked(socket.read(&mut quiet))?;
-        self.busy = count == QUIET_READ_BYTES;
         self.received += count as u64;
-        if self.bytes.is_empty() {
-            self.bytes = Vec::with_capacity(count);
+        let quiet = quiet.get(..count).unwrap_or_default();
+        if count < QUIET_READ_BYTES {
+            if self.bytes.is_empty() {
+                self.bytes = Vec::with_capacity(count);
+            }
+            self.bytes.extend_from_slice(quiet);
+            return Ok(());
         }
-        self.bytes
-            .extend_from_slice(quiet.get(..count).unwrap_or_default());
+        self.make_room(spares);
+        self.bytes.extend_from_slice(quiet);
+        self.read_on(socket, spares)?;
         Ok(())
+    }
+
+    /// Reads much, if there is something now, and notes whether there may be more. A connection that waits holds no buffer.
+    fn read_on(&mut self, socket: &Socket, spares: &Spares) -> Result<bool, ReadError> {
+        self.more = false;
+        self.make_room(spares);
+        let room = self.bytes.capacity() - self.bytes.len();
+        match socket.try_read_into(&mut self.bytes) {
+            // The next read comes to the end too, behind what was read before.
+            Ok(0) => Ok(false),
+            Ok(count) => {
+                self.received += count as u64;
+                self.more = count == room;
+                Ok(true)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if self.bytes.is_empty() {
+                    spares.give_buffer(std::mem::take(&mut self.bytes).into());
+                }
+                Ok(false)
+            }
+            Err(error) => Err(ReadError::Io(error)),
+        }
+    }
+
+    /// Makes room for a large read: in a buffer that was used before while what is left of the last one is little.
+    fn make_room(&mut self, spares: &Spares) {
+        if self.bytes.capacity() - self.bytes.len() >= BUSY_READ_BYTES {
+            return;
+        }
+        if self.bytes.len() + BUSY_READ_BYTES > BUFFER_BYTES {
+            self.bytes.reserve(BUSY_READ_BYTES);
+            return;
+        }
+        let mut large = spares.buffer();
+        large.extend_from_slice(&self.bytes);
+        self.bytes = large;
     }
 
     /// Reads through TLS and WebSocket. One read of the socket may bring nothing for us.
     #[inline(never)]
-    fn read_layered(&mut self, socket: &Socket, outbox: &Arc<Outbox>) -> Result<(), ReadError> {
-        let mut quiet = [0; QUIET_READ_BYTES];
-        let mut large = if self.busy {
-            vec![0; BUSY_READ_BYTES / 4]
-        } else {
-            Vec::new()
-        };
-        let raw = if self.busy {
-            large.as_mut_slice()
-        } else {
-            quiet.as_mut_slice()
-        };
-        // BLOCKS: on the socket until data, its read timeout or its end.
-        let count = checked(socket.read(raw))?;
-        self.busy = count * 4 >= raw.len();
+    fn read_layered(
+        &mut self,
+        socket: &Socket,
+        outbox: &Arc<Outbox>,
+        spares: &Spares,
+    ) -> Result<(), ReadError> {
         let mut plain = BytesMut::new();
-        let received = outbox
-            .receive(raw.get(..count).unwrap_or_default(), &mut plain)
-            .map_err(ReadError::Net)?;
+        let mut received = Received::Open;
+        if self.more {
+            self.more = false;
+            let mut raw = spares.buffer();
+            match socket.try_read_into(&mut raw) {
+                Ok(count) if count > 0 => {
+                    self.more = raw.len() == raw.capacity();
+                    received = outbox.receive(&raw, &mut plain).map_err(ReadError::Net)?;
+                }
+                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                    return Err(ReadError::Io(error));
+                }
+                _ => {}
+            }
+            spares.give_buffer(raw.into());
+        }
+        if plain.is_empty() && received == Received::Open {
+            let mut quiet = [0; QUIET_READ_BYTES];
+            // BLOCKS: on the socket until data, its read timeout or its end.
+            let count = checked(socket.read(&mut quiet))?;
+            self.more = count == QUIET_READ_BYTES;
+            received = outbox
+                .receive(quiet.get(..count).unwrap_or_default(), &mut plain)
+                .map_err(ReadError::Net)?;
+        }
+        let is_empty = plain.is_empty();
         self.received += plain.len() as u64;
-        self.bytes.extend_from_slice(&plain);
+        if self.bytes.is_empty() && plain.len() >= BUSY_READ_BYTES / 16 {
+            self.bytes = plain.into();
+        } else {
+            self.bytes.extend_from_slice(&plain);
+        }
         self.ended = received == Received::Closed;
-        if self.ended && plain.is_empty() {
+        if self.ended && is_empty {
             Err(ReadError::Closed)
         } else {
             Ok(())

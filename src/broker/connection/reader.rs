@@ -35,6 +35,9 @@ use crate::proto::{
 /// How long a reader waits before it looks again whether there is memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(50);
 
+/// From this size on the memory of a batch is used again.
+const WORTH_SPARING_BYTES: usize = 2048;
+
 /// What the handshake found out about a connection.
 #[derive(Debug)]
 pub(super) struct Settled {
@@ -196,7 +199,9 @@ impl Reader {
     pub(super) fn run(&mut self, early: Vec<u8>) -> End {
         self.buffer = ReadBuffer::new(early);
         // The timeout of the handshake still stands on the socket.
-        let mut end = self.set_timeout(None, true).and_then(|()| self.process());
+        let mut end = self
+            .set_timeout(self.idle_limit)
+            .and_then(|()| self.process());
         while end.is_ok() {
             end = self.wait_for_bytes().and_then(|()| self.process());
         }
@@ -213,7 +218,7 @@ impl Reader {
         }
         if self.buffer.bytes.is_empty() {
             self.packet_began_at = None;
-            self.set_timeout(self.idle_limit, false)?;
+            self.read(self.idle_limit, End::KeepAlive)
         } else {
             #[expect(
                 clippy::disallowed_methods,
@@ -222,27 +227,44 @@ impl Reader {
             let now = Instant::now();
             let began_at = *self.packet_began_at.get_or_insert(now);
             let left = time_left(began_at + self.packet_limit, now).ok_or(End::PacketTimeout)?;
-            self.set_timeout(Some(left), true)?;
+            self.read(Some(left), End::PacketTimeout)
         }
-        let partial = self.packet_began_at.is_some();
-        self.buffer
-            .read(&self.socket, &self.outbox)
-            .map_err(|error| match error {
-                ReadError::TimedOut if partial => End::PacketTimeout,
-                ReadError::TimedOut => End::KeepAlive,
-                ReadError::Closed => End::Closed,
-                ReadError::Io(error) => End::Io(error),
-                ReadError::Net(error) => End::Net(error),
-                ReadError::Malformed(error) => End::Malformed(error),
-                ReadError::Protocol(error) => End::Protocol(error),
-            })
     }
 
-    fn set_timeout(&mut self, timeout: Option<Duration>, force: bool) -> Result<(), End> {
-        if force || timeout != self.timeout {
-            self.socket.set_read_timeout(timeout).map_err(End::Io)?;
-            self.timeout = timeout;
+    /// Reads once, for at most `patience`; `late` when that is over. Where the socket's timeout is shorter it is left as it
+    /// is, and the rest is waited for only if it comes to that: data that flows costs no system call for timeouts.
+    fn read(&mut self, patience: Option<Duration>, late: End) -> Result<(), End> {
+        if is_longer(self.timeout, patience) {
+            self.set_timeout(patience)?;
         }
+        let mut left = patience;
+        loop {
+            return match self
+                .buffer
+                .read(&self.socket, &self.outbox, &self.services.spares)
+            {
+                Ok(()) => Ok(()),
+                Err(ReadError::TimedOut) => {
+                    let waited = self.timeout.unwrap_or_default();
+                    left = left.map(|left| left.saturating_sub(waited));
+                    if left.is_some_and(|left| left.is_zero()) {
+                        return Err(late);
+                    }
+                    self.set_timeout(left)?;
+                    continue;
+                }
+                Err(ReadError::Closed) => Err(End::Closed),
+                Err(ReadError::Io(error)) => Err(End::Io(error)),
+                Err(ReadError::Net(error)) => Err(End::Net(error)),
+                Err(ReadError::Malformed(error)) => Err(End::Malformed(error)),
+                Err(ReadError::Protocol(error)) => Err(End::Protocol(error)),
+            };
+        }
+    }
+
+    fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<(), End> {
+        self.socket.set_read_timeout(timeout).map_err(End::Io)?;
+        self.timeout = timeout;
         Ok(())
     }
 
@@ -253,6 +275,10 @@ impl Reader {
             return Ok(());
         }
         self.refresh();
+        let is_large = self.buffer.bytes.len() >= WORTH_SPARING_BYTES;
+        if is_large && self.inbound.capacity() == 0 {
+            self.inbound = self.services.spares.list();
+        }
         let data = Bytes::from(std::mem::take(&mut self.buffer.bytes));
         let mut at = 0;
         let result = loop {
@@ -295,10 +321,13 @@ impl Reader {
         if self.inbound.is_empty() {
             return Ok(());
         }
+        let is_large = data.len() >= WORTH_SPARING_BYTES;
+        let spares = is_large.then(|| Arc::clone(&self.services.spares));
         let batch = Batch {
             origin: self.origin,
             buffer: data,
             inbound: std::mem::take(&mut self.inbound),
+            spares,
         };
         // BLOCKS: on the router's inbox: a full one stops the reading, and so the client.
         self.services
@@ -666,6 +695,15 @@ impl Reader {
 /// What a client is told whose payload is not what its Payload Format Indicator says.
 pub(super) const NOT_UTF8: &str =
     "the payload is not UTF-8: leave the Payload Format Indicator out, or send 0";
+
+/// Whether the timeout `one` lasts longer than `other`; `None` is for ever.
+fn is_longer(one: Option<Duration>, other: Option<Duration>) -> bool {
+    match (one, other) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(one), Some(other)) => one > other,
+    }
+}
 
 /// A position in a read buffer. A packet is at most 256 MiB, and a buffer little more.
 fn span_offset(position: usize) -> u32 {

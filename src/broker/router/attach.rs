@@ -24,7 +24,7 @@ impl Router {
     pub(super) fn handle_attach(&mut self, attach: Attach, now: Instant) {
         // Its handshake began before the settings said so.
         if let Some(goodbye) = &self.sessions.settings.redirection {
-            let _ = attach.reply.try_send(Err(goodbye.reason));
+            attach.reply.give(Err(goodbye.reason));
             return;
         }
         let existing = self.sessions.find(&attach.client_id);
@@ -34,21 +34,21 @@ impl Router {
                 .session(slot)
                 .is_some_and(|session| session.owner != attach.owner)
         {
-            let _ = attach.reply.try_send(Err(ReasonCode::NotAuthorized));
+            attach.reply.give(Err(ReasonCode::NotAuthorized));
             return;
         }
         let persistent = attach.session_expiry != SessionExpiry::AtDisconnect;
         if persistent && self.sessions.journal.is_in_trouble() {
             // It could not be kept, and CONNACK would never leave.
             self.metrics.sessions_refused.increment();
-            let _ = attach.reply.try_send(Err(ReasonCode::ServerUnavailable));
+            attach.reply.give(Err(ReasonCode::ServerUnavailable));
             return;
         }
         let mark = self.sessions.journal.mark();
         let limit = self.sessions.settings.max_sessions;
         if existing.is_none() && persistent && self.sessions.persistent() >= limit {
             self.metrics.sessions_refused.increment();
-            let _ = attach.reply.try_send(Err(ReasonCode::QuotaExceeded));
+            attach.reply.give(Err(ReasonCode::QuotaExceeded));
             return;
         }
         let resumed = existing.and_then(|slot| self.resume(slot, attach.clean_start, now));
@@ -179,7 +179,7 @@ impl Router {
             self.fire_for_client(slot, |client| Event::PacketSent { packet, client });
         }
         if let Some(reply) = answer {
-            let _ = reply.try_send(Ok(slot));
+            reply.give(Ok(slot));
         }
     }
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use crossbeam_channel::Sender;
 
 use super::inspect::Query;
+use super::reply::Reply;
 use super::subscriptions::SessionSlot;
 use crate::broker::auth::{AuthChain, AuthChains};
+use crate::broker::connection::Spares;
 use crate::outbox::Outbox;
 use crate::proto::packet::connack::Connack;
 use crate::proto::packet::publish::PublishProperties;
@@ -128,7 +129,7 @@ pub(crate) struct Attach {
     pub(crate) outbox: Arc<Outbox>,
     /// The CONNACK to send; the router fills in Session Present.
     pub(crate) connack: Box<Connack>,
-    pub(crate) reply: Sender<Result<SessionSlot, ReasonCode>>,
+    pub(crate) reply: Reply<Result<SessionSlot, ReasonCode>>,
 }
 
 /// Whom a session belongs to. Another owner may not take it over.
@@ -179,6 +180,17 @@ pub(crate) struct Batch {
     /// What the spans refer to.
     pub(crate) buffer: Bytes,
     pub(crate) inbound: Vec<Inbound>,
+    /// Where the buffer and the list go when the router is done with them, if they are worth it.
+    pub(crate) spares: Option<Arc<Spares>>,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if let Some(spares) = &self.spares {
+            spares.give_buffer(std::mem::take(&mut self.buffer));
+            spares.give_list(std::mem::take(&mut self.inbound));
+        }
+    }
 }
 
 /// One packet of a batch.

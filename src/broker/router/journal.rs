@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytestring::ByteString;
-use crossbeam_channel::Sender;
 
 use super::command::{Command, Origin, SessionExpiry};
 use super::link::Link;
+use super::reply::Reply;
 use super::session::{Delivery, Publisher, Replay, Session, Subscribed};
 use super::sessions::Waiter;
 use super::subscriptions::SessionSlot;
@@ -57,7 +57,7 @@ pub(crate) struct Release {
 pub(crate) enum Then {
     Nothing,
     /// The bytes begin with CONNACK: the connection's thread may go on.
-    Attached(SessionSlot, Sender<Result<SessionSlot, ReasonCode>>),
+    Attached(SessionSlot, Reply<Result<SessionSlot, ReasonCode>>),
     /// The bytes end with the goodbye.
     Close,
 }
@@ -75,7 +75,7 @@ impl Release {
             Then::Attached(slot, reply) => {
                 let _ = self.outbox.send(&mut self.bytes);
                 // The connection may have ended meanwhile.
-                let _ = reply.try_send(Ok(slot));
+                reply.give(Ok(slot));
             }
             Then::Nothing if self.outbox.is_plain() => {
                 let _ = self.outbox.send(&mut self.bytes);
@@ -101,7 +101,7 @@ pub(super) struct Held {
     /// Nothing leaves the link before this commit.
     pub(super) blocked: Option<u64>,
     /// CONNACK is among the bytes: whom to tell when it has left.
-    pub(super) reply: Option<Sender<Result<SessionSlot, ReasonCode>>>,
+    pub(super) reply: Option<Reply<Result<SessionSlot, ReasonCode>>>,
 }
 
 /// A moment in the record of changes: see [`Journal::changed_since`].

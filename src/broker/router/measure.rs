@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 
 use super::command::{
     Attach, Batch, Command, ConnectionId, Inbound, Origin, Owner, PublishSpan, SessionExpiry,
 };
+use super::reply::reply;
 use super::subscriptions::{Subscription, Subscriptions};
 use super::{Router, RouterSettings};
 use crate::broker::auth::{AuthChains, Extensions};
@@ -131,6 +132,7 @@ impl Routing {
             origin,
             buffer,
             inbound,
+            spares: None,
         };
         self.router.handle(Command::Batch(batch), self.now);
     }
@@ -224,7 +226,7 @@ fn attach(
     let connection = ConnectionId(NonZeroU64::new(number).expect("not 0"));
     let options = OutboxOptions::default();
     let outbox = Outbox::new(Arc::new(socket), Layers::plain(), options, Box::new(|_| {}));
-    let (reply, answer): (_, Receiver<Result<u32, ReasonCode>>) = bounded(1);
+    let (reply, answer) = reply();
     let attach = Attach {
         connection,
         client_id: format!("client{number}").into(),
@@ -254,7 +256,7 @@ fn attach(
         reply,
     };
     router.handle(Command::Attach(Box::new(attach)), now);
-    let slot = answer.try_recv().ok().and_then(Result::ok);
+    let slot = answer.wait().and_then(Result::ok);
     let slot = slot.expect("a session");
     Origin { slot, connection }
 }

@@ -7,6 +7,7 @@
 mod attach;
 pub(crate) mod command;
 mod goodbye;
+pub(crate) mod inbox;
 pub(crate) mod inspect;
 pub(crate) mod journal;
 mod link;
@@ -14,6 +15,7 @@ mod link;
 pub mod measure;
 mod publication;
 mod publish;
+pub(crate) mod reply;
 mod restore;
 mod retained;
 mod session;
@@ -26,9 +28,10 @@ mod timers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::Sender;
 
 use self::command::{Batch, Command, Goodbye, Inbound, Origin};
+use self::inbox::{Deserted, Inbox};
 use self::retained::Retained;
 use self::sessions::Sessions;
 use self::shared::Chooser;
@@ -151,19 +154,15 @@ impl Router {
     }
 
     /// Runs until a shutdown command, or until every sender is gone.
-    pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+    pub(crate) fn run(mut self, inbox: &Inbox) {
         while !self.stopping {
-            let first = match self.next_wait() {
-                Wait::ForEver => match inbox.recv() {
-                    Ok(command) => Some(command),
-                    Err(_) => return,
-                },
-                Wait::Until(deadline) => match inbox.recv_deadline(deadline) {
-                    Ok(command) => Some(command),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                },
-                Wait::Not => inbox.try_recv().ok(),
+            let first = if self.sessions.unfinished.is_empty() {
+                match inbox.next(self.timers.next_deadline()) {
+                    Ok(command) => command,
+                    Err(Deserted) => return,
+                }
+            } else {
+                inbox.try_next()
             };
             #[expect(
                 clippy::disallowed_methods,
@@ -181,7 +180,7 @@ impl Router {
                 if self.stopping || bytes > BATCH_BYTES {
                     break;
                 }
-                next = inbox.try_recv().ok();
+                next = inbox.try_next();
             }
             if let Some(command) = next {
                 self.handle(command, now);
@@ -190,18 +189,9 @@ impl Router {
         }
     }
 
-    fn next_wait(&self) -> Wait {
-        if !self.sessions.unfinished.is_empty() {
-            return Wait::Not;
-        }
-        self.timers
-            .next_deadline()
-            .map_or(Wait::ForEver, Wait::Until)
-    }
-
     fn handle(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Batch(batch) => self.handle_batch(batch, now),
+            Command::Batch(batch) => self.handle_batch(&batch, now),
             Command::Attach(attach) => self.handle_attach(*attach, now),
             Command::Detach { origin, cause } => self.handle_detach(origin, cause, now),
             Command::Drained(origin) => self.handle_drained(origin, now),
@@ -214,26 +204,26 @@ impl Router {
         }
     }
 
-    fn handle_batch(&mut self, batch: Batch, now: Instant) {
+    fn handle_batch(&mut self, batch: &Batch, now: Instant) {
         let Batch {
             origin,
             buffer,
             inbound,
+            ..
         } = batch;
+        let origin = *origin;
         for packet in inbound {
             // A packet before this one may have ended the connection.
             if self.sessions.attached(origin).is_none() {
                 return;
             }
             match packet {
-                Inbound::Span(span) => self.handle_span(origin, &buffer, &span, now),
-                Inbound::Publish(publish) => self.handle_publish_packet(origin, &publish, now),
-                Inbound::Refused(refusal) => self.handle_refused(origin, &refusal, now),
-                Inbound::Subscribe(request) => self.handle_subscribe(origin.slot, &request, now),
-                Inbound::Unsubscribe(request) => {
-                    self.handle_unsubscribe(origin.slot, &request, now)
-                }
-                Inbound::Ack(packet) => self.handle_ack(origin, &packet, now),
+                Inbound::Span(span) => self.handle_span(origin, buffer, span, now),
+                Inbound::Publish(publish) => self.handle_publish_packet(origin, publish, now),
+                Inbound::Refused(refusal) => self.handle_refused(origin, refusal, now),
+                Inbound::Subscribe(request) => self.handle_subscribe(origin.slot, request, now),
+                Inbound::Unsubscribe(request) => self.handle_unsubscribe(origin.slot, request, now),
+                Inbound::Ack(packet) => self.handle_ack(origin, packet, now),
             }
         }
     }
@@ -484,12 +474,6 @@ pub(super) fn flush_elsewhere(flushers: &Sender<Vec<Arc<Outbox>>>, slice: Vec<Ar
             let _ = outbox.flush();
         }
     }
-}
-
-enum Wait {
-    ForEver,
-    Until(Instant),
-    Not,
 }
 
 impl RouterSettings {

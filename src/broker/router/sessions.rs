@@ -31,8 +31,8 @@ pub(super) use drops::DropLog;
 use drops::Drops;
 pub(super) use stored::Waiter;
 
-/// Empty buffers kept for the next batch.
-const SPARE_BUFFERS: usize = 64;
+/// Bytes in empty buffers kept for the next batch.
+const SPARE_BYTES: usize = 8 * 1024 * 1024;
 /// A buffer that grew beyond this is given back to the allocator.
 const SPARE_BUFFER_BYTES: usize = 256 * 1024;
 
@@ -54,7 +54,7 @@ pub(super) struct Sessions {
     /// Sessions that outlive their connection.
     persistent: usize,
     /// Empty buffers for links that have something to send, so that an idle link holds none.
-    spares: Vec<OutBuf>,
+    spares: SpareBuffers,
     pub(super) settings: Box<RouterSettings>,
     /// The rules in force, for publishers of retained messages.
     pub(super) chains: Arc<AuthChains>,
@@ -83,7 +83,7 @@ impl Sessions {
             waiting: Waiting::default(),
             journal: Journal::off(now),
             persistent: 0,
-            spares: Vec::new(),
+            spares: SpareBuffers::default(),
             settings,
             chains,
             drops: Drops::new(Arc::clone(&metrics), plugins),
@@ -232,10 +232,7 @@ impl Sessions {
 
     /// Takes a link's bytes back after they were handed over.
     pub(super) fn give_back(&mut self, buffer: OutBuf) {
-        let worth_keeping = (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity());
-        if worth_keeping && self.spares.len() < SPARE_BUFFERS {
-            self.spares.push(buffer);
-        }
+        self.spares.give(buffer);
     }
 
     /// The link of a session, noted for the flush at the end of the batch.
@@ -358,16 +355,40 @@ impl Waiting {
     }
 }
 
+/// Empty buffers, bounded in bytes: a message to many receivers takes one for each.
+#[derive(Debug, Default)]
+struct SpareBuffers {
+    buffers: Vec<OutBuf>,
+    /// Their capacity.
+    bytes: usize,
+}
+
+impl SpareBuffers {
+    fn give(&mut self, buffer: OutBuf) {
+        let size = buffer.capacity();
+        if (1..=SPARE_BUFFER_BYTES).contains(&size) && self.bytes + size <= SPARE_BYTES {
+            self.bytes += size;
+            self.buffers.push(buffer);
+        }
+    }
+
+    fn take(&mut self) -> OutBuf {
+        let buffer = self.buffers.pop().unwrap_or_default();
+        self.bytes -= buffer.capacity();
+        buffer
+    }
+}
+
 fn touch(
     touched: &mut Vec<SessionSlot>,
-    spares: &mut Vec<OutBuf>,
+    spares: &mut SpareBuffers,
     link: &mut Link,
     slot: SessionSlot,
 ) {
     if !link.touched {
         link.touched = true;
         if link.pending.is_empty() {
-            link.pending = spares.pop().unwrap_or_default();
+            link.pending = spares.take();
         }
         link.backlog = link.outbox.backlog();
         touched.push(slot);

@@ -286,11 +286,13 @@ impl<'a> PublishView<'a> {
     /// [`DecodeError`]: the packet is malformed.
     ///
     /// Source: MQTT 5.0 §3.3.
+    #[inline]
     pub fn decode(decoder: &Decoder, frame: Frame, packet: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::copying(frame.body(packet)?);
         Self::read(decoder, frame, &mut reader)
     }
 
+    #[inline(always)] // A call would carry the view through memory twice.
     fn read(decoder: &Decoder, frame: Frame, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         // [MQTT-3.3.1-4]
         let qos = QoS::from_u8((frame.flags >> 1) & 0b11).ok_or(DecodeError::InvalidQos)?;

@@ -251,6 +251,7 @@ impl Sessions {
             return;
         };
         touch(&mut self.touched, &mut self.spares, link, slot);
+        let mut ahead = Ahead::default();
         loop {
             let Some(link) = session.link.as_ref() else {
                 return;
@@ -295,7 +296,7 @@ impl Sessions {
                 if replay.qos != QoS::AtMostOnce && !room {
                     return;
                 }
-                let Some(message) = next_retained(replay, retained) else {
+                let Some(message) = next_retained(replay, retained, &mut ahead) else {
                     if let Some(replay) = session.replays.pop_front() {
                         self.journal.end_replay(session, &replay);
                     }
@@ -451,8 +452,29 @@ fn resend_one(journal: &mut Journal, session: &mut Session, now: Instant) -> Opt
     }
 }
 
-fn next_retained(replay: &mut Replay, retained: &Retained) -> Option<Arc<Message>> {
-    let message = retained.next(&replay.filter, replay.after.as_ref())?;
+/// Retained messages of the first replay that were looked up together: the search for one costs as much as the next thirty.
+/// Only for the length of a pump, so that nothing can be replaced meanwhile.
+#[derive(Default)]
+struct Ahead {
+    messages: VecDeque<Arc<Message>>,
+    /// How many were looked up last: few at first, because an acknowledgement makes room for one.
+    count: usize,
+}
+
+/// The most retained messages that are looked up together.
+const MOST_AHEAD: usize = 64;
+
+fn next_retained(
+    replay: &mut Replay,
+    retained: &Retained,
+    ahead: &mut Ahead,
+) -> Option<Arc<Message>> {
+    if ahead.messages.is_empty() {
+        ahead.count = (ahead.count * 2).clamp(1, MOST_AHEAD);
+        let found = retained.matching(&replay.filter, replay.after.as_ref());
+        ahead.messages.extend(found.take(ahead.count).cloned());
+    }
+    let message = ahead.messages.pop_front()?;
     replay.after = Some(message.topic.clone());
     replay.moved = true;
     Some(message)
