@@ -1,6 +1,7 @@
 //! The command-line programs from outside: arguments, standard streams, log lines, exit statuses.
 
 mod arguments;
+mod bench;
 mod broker;
 mod passwd;
 mod properties;
