@@ -4,6 +4,7 @@ mod abuse;
 mod auth;
 mod connect;
 mod enhanced_auth;
+mod expiry;
 mod lifecycle;
 mod limits;
 mod load;
