@@ -6,6 +6,7 @@ mod limits_file;
 mod listener;
 mod listener_file;
 mod persistence;
+mod servers_file;
 #[cfg(test)]
 mod tests;
 
