@@ -84,7 +84,11 @@ impl Broker {
         let (pem, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
         fs::write(&pem, &certificate.pem)?;
         fs::write(&key, &certificate.key_pem)?;
-        let config = directory.join("config");
+        // rumqttd knows the format by the name.
+        let config = directory.join(match self.kind {
+            Kind::Rumqttd => "config.toml",
+            _ => "config",
+        });
         let text = match self.kind {
             Kind::Hbmqtt => hbmqtt_config(plain, tls, websocket, &pem, &key),
             Kind::Mosquitto => mosquitto_config(plain, tls, &pem, &key),

@@ -151,12 +151,13 @@ pub(crate) fn push_ack(out: &mut Vec<u8>, first: u8, id: u16) {
     out.extend_from_slice(&[first, 2, high, low]);
 }
 
-/// A CONNECT without keep-alive.
+/// A CONNECT with a keep-alive that is longer than any run: rumqttd takes none without.
 pub(crate) fn connect(client_id: &str, clean: bool) -> Vec<u8> {
     let mut frame = vec![CONNECT];
     push_length(&mut frame, 12 + client_id.len());
     push_text(&mut frame, "MQTT");
-    frame.extend_from_slice(&[4, if clean { 2 } else { 0 }, 0, 0]);
+    frame.extend_from_slice(&[4, if clean { 2 } else { 0 }]);
+    frame.extend_from_slice(&600_u16.to_be_bytes());
     push_text(&mut frame, client_id);
     frame
 }
