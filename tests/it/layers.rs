@@ -32,6 +32,7 @@ const RULES: &[Rule] = &[
             "crate::outbox",
             "crate::thread",
             "crate::yaml",
+            "crate::store",
         ],
         except: &[],
         because: "proto is sans-IO and knows nothing of ours but itself",
@@ -44,6 +45,7 @@ const RULES: &[Rule] = &[
             "crate::client",
             "crate::outbox",
             "crate::yaml",
+            "crate::store",
         ],
         except: &[],
         because: "net knows bytes, not MQTT",
@@ -53,6 +55,17 @@ const RULES: &[Rule] = &[
         forbidden: &["crate::broker", "crate::client"],
         except: &[],
         because: "the outbox serves both sides",
+    },
+    Rule {
+        under: "store",
+        forbidden: &[
+            "crate::broker",
+            "crate::client",
+            "crate::net",
+            "crate::outbox",
+        ],
+        except: &[],
+        because: "the store serves both sides, and knows what is kept, not why",
     },
     Rule {
         under: "broker",
