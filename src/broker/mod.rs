@@ -300,10 +300,14 @@ impl Broker {
         });
         let (flush_sender, flush_inbox) = bounded(FLUSH_INBOX);
         let flushers = spawn_flushers(&flush_inbox)?;
+        let persistence = self
+            .store
+            .clone()
+            .or_else(|| Persistence::of_config(config));
         let (router, store) = spawn_router(
             config,
             &services,
-            self.store.as_ref(),
+            persistence.as_ref(),
             flush_sender,
             router_inbox,
         )?;
@@ -434,6 +438,12 @@ impl Broker {
         }
         if config.user != self.config.user {
             log::warn!("reload: 'user' changes at the next start");
+        }
+        let (old, new) = (&self.config.persistence, &config.persistence);
+        if (&old.file, old.durability, old.queue_memory_bytes)
+            != (&new.file, new.durability, new.queue_memory_bytes)
+        {
+            log::warn!("reload: 'persistence' changes at the next start");
         }
         for (state, acceptor) in acceptors {
             *state.acceptor.write() = acceptor;

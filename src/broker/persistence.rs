@@ -8,12 +8,15 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
+use super::Config;
 use super::router::command::Command;
 use super::router::inbox::Post;
 use super::router::journal::Release;
 use super::router::{Router, flush_elsewhere};
 use crate::outbox::Outbox;
-use crate::store::{Durability, Store, StoreError, StoreEvent, StoreHandle, StoreInbox, channel};
+use crate::store::{
+    DiskStore, Durability, Store, StoreError, StoreEvent, StoreHandle, StoreInbox, channel,
+};
 use crate::thread::{self, EXIT_STORE};
 
 /// Opens a store, at each start anew.
@@ -51,6 +54,18 @@ pub(super) struct RunningStore {
 }
 
 impl Persistence {
+    /// As the settings say; `None`: nothing outlives the process.
+    pub(super) fn of_config(config: &Config) -> Option<Self> {
+        let settings = &config.persistence;
+        let file = settings.file.clone()?;
+        let open = move || Ok(Box::new(DiskStore::open(&file)?) as Box<dyn Store>);
+        Some(Self {
+            open: Arc::new(open),
+            durability: settings.durability,
+            queue_memory: settings.queue_memory_bytes,
+        })
+    }
+
     /// Opens the store and gives the router back what it holds.
     ///
     /// # Errors
