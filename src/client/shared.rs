@@ -469,7 +469,8 @@ impl Core {
         let Some(link) = &self.link else {
             return Ok(Some(Phase::Reconnect));
         };
-        let is_full = link.waiting_bytes() >= buffer_bytes || !self.session.has_room(qos);
+        // The outbox tells when it has fallen below a limit that it was above: at the limit there is room.
+        let is_full = link.waiting_bytes() > buffer_bytes || !self.session.has_room(qos);
         Ok(is_full.then_some(Phase::Room))
     }
 }

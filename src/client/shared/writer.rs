@@ -200,7 +200,7 @@ impl Shared {
                 if out.bytes_mut().capacity() <= SPARE_BYTES {
                     link.spare = out;
                 }
-                if link.waiting_bytes() < self.options.send_buffer_bytes {
+                if link.waiting_bytes() <= self.options.send_buffer_bytes {
                     self.notify();
                 }
             }

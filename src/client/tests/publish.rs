@@ -1,5 +1,6 @@
 //! Publications: acknowledgements, windows, order, threads.
 
+use super::super::shared::now;
 use super::server::{DEADLINE, ok, serve};
 use super::*;
 use crate::proto::packet::publish::Publish;
@@ -276,4 +277,42 @@ fn a_server_that_stops_reading_blocks_the_publisher_until_its_deadline() {
     let (peer, length) = server.join().unwrap();
     assert_eq!(length, 5000);
     drop(peer);
+}
+
+/// Also when what waits fills the buffer to the last byte, as messages of five or six bytes do here.
+#[test]
+fn a_full_buffer_has_room_again_when_the_server_reads_on() {
+    const ROUNDS: usize = 10;
+    let (go, gone) = crossbeam_channel::bounded(0);
+    let (silent, silence) = crossbeam_channel::bounded(1);
+    let (url, server) = serve(move |server| {
+        let (peer, _) = server.welcome(false);
+        let mut bytes = [0; 16_384];
+        for patience in gone {
+            peer.socket.set_read_timeout(Some(patience)).unwrap();
+            while let Ok(1..) = peer.socket.read(&mut bytes) {}
+            silent.send(()).unwrap();
+        }
+    });
+    let client = options()
+        .keep_alive(Duration::ZERO)
+        .send_buffer_bytes(4080)
+        .connect(&url)
+        .unwrap();
+    let publish = |timeout| {
+        let options = PublishOptions::from(QOS0).timeout(timeout);
+        client.publish_nowait("t", b"", options).map(drop)
+    };
+    for _ in 0..ROUNDS {
+        while publish(Duration::from_millis(10)).is_ok() {}
+        go.send(Duration::from_millis(10)).unwrap();
+        let before = now();
+        publish(DEADLINE).unwrap();
+        assert!(now() - before < DEADLINE / 2, "nobody was woken");
+        silence.recv().unwrap();
+    }
+    go.send(DEADLINE).unwrap();
+    drop(client);
+    drop(go);
+    server.join().unwrap();
 }
