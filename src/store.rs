@@ -22,7 +22,7 @@ use std::fmt;
 use std::path::Path;
 
 pub use change::{Change, ChangeSet, EntryChange};
-pub use disk::{DiskStore, FILE_NAME};
+pub use disk::{Contents, DiskStore, FILE_NAME, Rows, Salvaged, salvage};
 pub use error::{Damage, StoreError};
 pub use inbox::{
     Read, Request, SnapshotReply, StoreHandle, StoreInbox, StoreState, StoreStatus, channel,

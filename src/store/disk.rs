@@ -15,10 +15,12 @@
 //! pages, and the header has two places for the root of all). The file is made for its owner alone, and locked while it is
 //! open.
 
+mod check;
 mod copy;
 mod encoding;
 mod fields;
 mod medium;
+mod salvage;
 mod table;
 
 use std::cell::Cell;
@@ -41,6 +43,9 @@ use super::{
     SubscriptionRecord,
 };
 use crate::thread::panic_text;
+
+pub use self::check::{Contents, Rows};
+pub use self::salvage::{Salvaged, salvage};
 
 /// The name of the file in a directory that is given as the place of a store.
 pub const FILE_NAME: &str = "store.redb";

@@ -31,7 +31,7 @@ impl Snapshot for DiskSnapshot {
                 table.read(&self.transaction)?.each_raw(|key, value| {
                     let checked = fields::Opened::check(table.name(), key, value);
                     checked.map_err(|what| table.damaged(key, what))?;
-                    batch.add(table, key, value)
+                    batch.put(table, key, value).map_err(Problem::Passed)
                 })?;
                 Ok(())
             });
@@ -67,9 +67,12 @@ pub(super) fn build(
 /// Rows on their way into a new store, a few megabytes to a transaction.
 pub(super) struct Batch<'s> {
     target: &'s Shared,
-    rows: Vec<(Table, Vec<u8>, Vec<u8>)>,
+    rows: Vec<Row>,
     bytes: usize,
 }
+
+/// `None` for a value: it is deleted.
+type Row = (Table, Vec<u8>, Option<Vec<u8>>);
 
 impl<'s> Batch<'s> {
     pub(super) fn new(target: &'s Shared) -> Self {
@@ -80,16 +83,25 @@ impl<'s> Batch<'s> {
         }
     }
 
-    pub(super) fn add(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), Problem> {
+    pub(super) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.bytes += key.len() + value.len();
-        self.rows.push((table, key.to_owned(), value.to_owned()));
-        if self.bytes < BATCH_BYTES {
-            return Ok(());
-        }
-        self.flush().map_err(Problem::Passed)
+        self.add((table, key.to_owned(), Some(value.to_owned())))
+    }
+
+    pub(super) fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        self.bytes += key.len();
+        self.add((table, key.to_owned(), None))
     }
 
     pub(super) fn finish(mut self) -> Result<(), StoreError> {
+        self.flush()
+    }
+
+    fn add(&mut self, row: Row) -> Result<(), StoreError> {
+        self.rows.push(row);
+        if self.bytes < BATCH_BYTES {
+            return Ok(());
+        }
         self.flush()
     }
 
@@ -101,12 +113,15 @@ impl<'s> Batch<'s> {
     }
 }
 
-fn write_rows(database: &Database, rows: &[(Table, Vec<u8>, Vec<u8>)]) -> Result<(), Problem> {
+fn write_rows(database: &Database, rows: &[Row]) -> Result<(), Problem> {
     let transaction = database.begin_write()?;
     for table in Table::ALL {
         let mut writing = table.write(&transaction)?;
         for (_, key, value) in rows.iter().filter(|row| row.0 == table) {
-            writing.set_raw(key, value)?;
+            match value {
+                Some(value) => writing.set_raw(key, value)?,
+                None => writing.remove(key)?,
+            }
         }
     }
     Ok(transaction.commit()?)

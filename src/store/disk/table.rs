@@ -18,6 +18,9 @@ pub(super) enum Table {
     Retained,
 }
 
+/// Rows one by one, from either end.
+pub(super) type RowIterator = redb::Range<'static, &'static [u8], &'static [u8]>;
+
 /// Rows are bytes; what they mean is in `encoding`.
 pub(super) type Rows<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
 
@@ -35,13 +38,14 @@ pub(super) enum Problem {
 }
 
 impl Table {
+    /// So that what a row speaks of comes before it.
     pub(super) const ALL: [Self; 7] = [
         Self::Meta,
         Self::Sessions,
         Self::Subscriptions,
         Self::Incoming,
-        Self::Entries,
         Self::Messages,
+        Self::Entries,
         Self::Retained,
     ];
 
@@ -145,6 +149,10 @@ impl Reading {
         Ok(bytes)
     }
 
+    pub(super) fn iterator(&self) -> Result<RowIterator, Problem> {
+        Ok(self.rows.range::<&[u8]>(..)?)
+    }
+
     pub(super) fn get<V: Value>(&self, key: &[u8]) -> Result<Option<V>, Problem> {
         let Some(value) = self.rows.get(key)? else {
             return Ok(None);
@@ -169,17 +177,19 @@ impl Writing<'_> {
     pub(super) fn set(&mut self, key: &[u8], value: Option<&impl Value>) -> Result<(), Problem> {
         match value {
             Some(value) => self.set_raw(key, &encoding::encode(self.table.name(), key, value)),
-            None => {
-                let old = self.rows.remove(key)?;
-                self.growth -= old.map_or(0, |old| row_bytes(key, old.value()));
-                Ok(())
-            }
+            None => self.remove(key),
         }
     }
 
     pub(super) fn set_raw(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
         let old = self.rows.insert(key, value)?;
         self.growth += row_bytes(key, value);
+        self.growth -= old.map_or(0, |old| row_bytes(key, old.value()));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8]) -> Result<(), Problem> {
+        let old = self.rows.remove(key)?;
         self.growth -= old.map_or(0, |old| row_bytes(key, old.value()));
         Ok(())
     }
