@@ -11,6 +11,7 @@
 //! The state on disk is always that of some moment in the past, never a mixture: commits are applied whole and in order.
 
 mod change;
+mod control;
 mod disk;
 mod error;
 mod inbox;
@@ -22,6 +23,7 @@ use std::fmt;
 use std::path::Path;
 
 pub use change::{Change, ChangeSet, EntryChange};
+pub use control::{Control, control_path, request_backup};
 pub use disk::{Contents, DiskStore, FILE_NAME, Rows, Salvaged, salvage};
 pub use error::{Damage, StoreError};
 pub use inbox::{

@@ -12,6 +12,8 @@ mod shared {
 }
 #[path = "hbmqtt/print.rs"]
 mod print;
+#[path = "hbmqtt/store.rs"]
+mod store;
 #[path = "hbmqtt/subcommand.rs"]
 mod subcommand;
 
@@ -44,7 +46,7 @@ use shared::program::Program;
 #[argh(
     help_triggers("-h", "--help"),
     usage = "[-c <config_file>] [-d] [more options]
-       hbmqtt pub | sub | rr | passwd ..."
+       hbmqtt pub | sub | rr | passwd | store ..."
 )]
 struct Args {
     /// the YAML configuration file; it replaces the default configuration
@@ -116,7 +118,10 @@ const PROGRAM: Program = Program {
 
 const PAGE: manual::Page = manual::Page {
     summary: "MQTT broker",
-    synopsis: &["[-c FILE] [-d] [options]", "pub|sub|rr|passwd|bench ..."],
+    synopsis: &[
+        "[-c FILE] [-d] [options]",
+        "pub|sub|rr|passwd|bench|store ...",
+    ],
     statuses: &[
         ("0", "Ended by SIGTERM or SIGINT, or did what was asked."),
         (

@@ -519,4 +519,4 @@ const MOSTLY_EMPTY_PART: u64 = 8;
 const WRITES_BETWEEN_COMPACTIONS: u64 = 1000;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

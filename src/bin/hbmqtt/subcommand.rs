@@ -19,9 +19,10 @@ pub(crate) fn run(program: &str, arguments: &[OsString]) -> Option<ExitCode> {
     let (name, rest) = arguments.split_first()?;
     let name = name.to_str().filter(|name| !name.starts_with('-'))?;
     let failure = match name {
+        "store" => return Some(crate::store::main(rest)),
         _ if PROGRAMS.contains(&name) => become_program(&format!("{program}_{name}"), rest),
         _ => Failure::usage(format!(
-            "unknown command '{}'; there are {}",
+            "unknown command '{}'; there are store, {}",
             name.escape_debug(),
             PROGRAMS.join(", ")
         )),

@@ -13,10 +13,10 @@ use crate::store::{Change, MemoryState};
 use crash_disk::{CrashDisk, Random};
 
 /// A directory that goes with the test.
-pub(super) struct Directory(PathBuf);
+pub(in crate::store) struct Directory(PathBuf);
 
 impl Directory {
-    pub(super) fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("hbmqtt-store-{}-{number}", std::process::id());
@@ -25,7 +25,7 @@ impl Directory {
         Self(path)
     }
 
-    pub(super) fn file(&self, name: &str) -> PathBuf {
+    pub(in crate::store) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }

@@ -9,6 +9,7 @@ mod publish;
 mod request;
 mod server;
 mod settings;
+mod store;
 mod subscribe;
 mod transports;
 
