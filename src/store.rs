@@ -92,6 +92,11 @@ pub trait Store: Send + fmt::Debug {
 
     /// What the store takes on disk, in bytes; 0: it is in memory.
     fn size_bytes(&self) -> u64;
+
+    /// The file that the store is; `None`: it is in memory.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// The state of a moment, see [`Store::snapshot`].

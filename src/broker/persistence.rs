@@ -15,7 +15,7 @@ use super::router::journal::Release;
 use super::router::{Router, flush_elsewhere};
 use crate::outbox::Outbox;
 use crate::store::{
-    DiskStore, Durability, Store, StoreError, StoreEvent, StoreHandle, StoreInbox, channel,
+    Control, DiskStore, Durability, Store, StoreError, StoreEvent, StoreHandle, StoreInbox, channel,
 };
 use crate::thread::{self, EXIT_STORE};
 
@@ -47,9 +47,10 @@ pub(super) struct Opened {
     inbox: StoreInbox<Release>,
 }
 
-/// A store's thread.
+/// A store's thread, and the socket through which a copy is asked for.
 pub(super) struct RunningStore {
     handle: StoreHandle<Release>,
+    control: Option<Control>,
     thread: JoinHandle<()>,
 }
 
@@ -105,10 +106,19 @@ impl Opened {
             handle,
             inbox,
         } = self;
+        let control = store.file().and_then(|file| {
+            let started = Control::start(file, handle.clone());
+            let no_backup = |error| log::warn!("no copy of the store can be asked for: {error}");
+            started.map_err(no_backup).ok()
+        });
         let handler = Arc::new(move |event| handle_event(event, &router, &flushers));
         let thread =
             thread::spawn_critical("store", move || inbox.run(store, durability, handler))?;
-        Ok(RunningStore { handle, thread })
+        Ok(RunningStore {
+            handle,
+            control,
+            thread,
+        })
     }
 }
 
@@ -116,6 +126,8 @@ impl RunningStore {
     /// Has everything written, and ends the thread.
     pub(super) fn stop(self) -> JoinHandle<()> {
         self.handle.stop();
+        // A copy that is being written ends with the store.
+        drop(self.control);
         self.thread
     }
 }

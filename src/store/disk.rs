@@ -237,6 +237,10 @@ impl Store for DiskStore {
     fn size_bytes(&self) -> u64 {
         self.shared.watch.size_bytes.load(Ordering::Relaxed)
     }
+
+    fn file(&self) -> Option<&Path> {
+        Some(self.shared.medium.file())
+    }
 }
 
 impl Drop for DiskStore {

@@ -208,3 +208,37 @@ fn the_guide_names_every_option_of_store() {
         assert!(guide.contains(word), "{word}");
     }
 }
+
+/// Issue 5: a consistent copy, without stopping the broker.
+#[test]
+fn a_running_broker_copies_its_store() {
+    let directory = TempDir::new();
+    let data = directory.path().join("data");
+    let config = format!(
+        "listeners: {{default: {{bind: 127.0.0.1:0}}}}\npersistence: {{path: {}}}\n",
+        data.display()
+    );
+    let config = directory.file("broker.yaml", config);
+    let broker = Tool::start(BROKER, &["-c", &config]);
+    let line = broker
+        .errors
+        .wait_for("the start", |line| line.contains("bind to"));
+    let (_, rest) = line.split_once("127.0.0.1:").unwrap();
+    let port = rest.split(' ').next().unwrap();
+    let url = format!("mqtt://127.0.0.1:{port}");
+    run(
+        PUB,
+        &["--url", &url, "-t", "a", "-m", "kept", "-q", "1", "-r"],
+    )
+    .expect(0);
+    let copy = directory.path().join("copy.redb");
+    let copy = copy.to_str().unwrap();
+    tool(&["backup", data.to_str().unwrap(), copy]).expect(0);
+    let export = tool(&["export", copy]).expect(0);
+    assert!(export.text().contains("\"payload\":\"kept\""), "{export:?}");
+    tool(&["check", data.to_str().unwrap()]).expect(1);
+    broker.signal("TERM");
+    broker.wait_for_end().expect(0);
+    assert!(!data.join("control").exists());
+    tool(&["check", data.to_str().unwrap()]).expect(0);
+}
