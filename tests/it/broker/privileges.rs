@@ -38,6 +38,38 @@ fn a_broker_started_as_root_becomes_the_user_of_its_settings() {
     assert!(broker.terminate().success());
 }
 
+/// What it keeps is the user's: the store is opened after the change, so that later starts find it readable.
+#[test]
+fn the_store_belongs_to_the_user() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    if !is_root() {
+        return left_out("user and persistence", "the tests do not run as root");
+    }
+    let directory = TempDir::new();
+    let store = directory.path().join("kept");
+    let world = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), world).unwrap();
+    std::fs::create_dir(&store).unwrap();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    let nobody = passwd.lines().find(|line| line.starts_with("nobody:"));
+    let nobody = nobody.unwrap().split(':').nth(2).unwrap().parse().unwrap();
+    chown(&store, Some(nobody), None).unwrap();
+    let settings = format!(
+        "user: nobody\npersistence: {{path: '{}'}}\n",
+        store.display()
+    );
+    let kept = Connect::new(V5, "kept").persistent();
+    for expected in [false, true] {
+        let broker = Broker::with(&settings);
+        let (client, present) = Client::connect_resuming(&broker, &kept);
+        assert_eq!(present, expected);
+        client.disconnect();
+        assert!(broker.terminate().success());
+    }
+    let file = std::fs::read_dir(&store).unwrap().next().unwrap().unwrap();
+    assert_eq!(file.metadata().unwrap().uid(), nobody);
+}
+
 /// Root without need is a warning.
 #[test]
 fn a_broker_that_stays_root_says_so() {
