@@ -23,16 +23,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ::log::{error, info};
 use hbmqtt::client::{Client, ClientError, PublishOptions, StateEvent, Token};
 use hbmqtt::proto::property::Carrier;
 use hbmqtt::proto::{QoS, topic};
-use log::{error, info};
 
 use shared::args::{Table, Words};
 use shared::client::connect::{self, Plan};
 use shared::client::{self, ConnectionArgs, Manner, Program, outcome, properties, values};
 use shared::exit::{self, Failure};
-use shared::{manual, signals};
+use shared::{log, manual, signals};
 
 client_program! {
     /// Publishes messages on a topic.
@@ -267,14 +267,14 @@ fn source(args: &Args, manner: Manner) -> Result<Source, Failure> {
         let file = File::open(path)
             .and_then(readable)
             .map_err(|error| unreadable(path, &error))?;
-        return Ok(Source::Lines(Box::new(BufReader::new(file))));
+        return Ok(Source::Lines(lines(file)));
     }
     if let Some(path) = &args.payload_file {
         let payload = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
         return Ok(Source::Once(payload));
     }
     if args.stdin_line {
-        return Ok(Source::Lines(Box::new(BufReader::new(io::stdin()))));
+        return Ok(Source::Lines(lines(io::stdin())));
     }
     let mut payload = Vec::new();
     if args.stdin {
@@ -284,6 +284,11 @@ fn source(args: &Args, manner: Manner) -> Result<Source, Failure> {
             .map_err(|error| unreadable("standard input", &error))?;
     }
     Ok(Source::Once(payload))
+}
+
+/// As many lines at once as a pipe holds.
+fn lines(input: impl Read + 'static) -> Box<dyn BufRead> {
+    Box::new(BufReader::with_capacity(64 * 1024, input))
 }
 
 /// A directory can be opened but not read.
@@ -341,20 +346,50 @@ struct Publisher<'a> {
 impl Publisher<'_> {
     /// Publishes each line as soon as it is complete; without its end, and not if it is blank.
     fn lines(&mut self, input: &mut impl BufRead, blank_too: bool) -> Result<(), Failure> {
-        let mut line = Vec::new();
+        let published = self.lines_held(input, blank_too);
+        log::release();
+        published
+    }
+
+    fn lines_held(&mut self, input: &mut impl BufRead, blank_too: bool) -> Result<(), Failure> {
+        // The beginning of a line whose end has not been read.
+        let mut begun = Vec::new();
         loop {
-            line.clear();
-            let read = input
-                .read_until(b'\n', &mut line)
+            let chunk = input
+                .fill_buf()
                 .map_err(|error| unreadable("the lines to publish", &error))?;
+            let read = chunk.len();
             if read == 0 {
-                return Ok(());
+                return if begun.is_empty() {
+                    Ok(())
+                } else {
+                    self.line(&begun, blank_too)
+                };
             }
-            let text = without_line_end(&line);
-            if blank_too || !text.is_empty() {
-                self.publish(text)?;
+            // What the log has to say about these lines is written with them.
+            log::hold();
+            for line in chunk.split_inclusive(|byte| *byte == b'\n') {
+                if !begun.is_empty() || !line.ends_with(b"\n") {
+                    begun.extend_from_slice(line);
+                    if line.ends_with(b"\n") {
+                        self.line(&begun, blank_too)?;
+                        begun.clear();
+                    }
+                } else {
+                    self.line(line, blank_too)?;
+                }
             }
+            input.consume(read);
+            log::release();
         }
+    }
+
+    fn line(&mut self, line: &[u8], blank_too: bool) -> Result<(), Failure> {
+        let text = without_line_end(line);
+        if blank_too || !text.is_empty() {
+            self.publish(text)?;
+        }
+        Ok(())
     }
 
     fn publish(&mut self, payload: &[u8]) -> Result<(), Failure> {

@@ -4,11 +4,13 @@
 //! level names are Python's (`WARNING`, and `CRITICAL` for records of the target [`CRITICAL`]).
 
 use std::fmt::{self, Write as _};
-use std::io::{LineWriter, Write};
+use std::io::{self, Write};
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use parking_lot::Mutex;
 use simplelog::{Config, ConfigBuilder, SharedLogger, WriteLogger};
 
 use super::clock;
@@ -48,12 +50,71 @@ pub(crate) fn verbosity(debug: u8, quiet: bool, usual: LevelFilter) -> LevelFilt
     }
 }
 
-/// Starts logging to `to`, one `write(2)` a line if that is a file.
+/// Starts logging to `to`, one `write(2)` a line if that is a file, unless lines are [held](hold).
 pub(crate) fn start(level: LevelFilter, format: Format, to: impl Write + Send + 'static) {
-    let sink = WriteLogger::new(LevelFilter::Trace, columns_off(), LineWriter::new(to));
+    let lines = Lines {
+        to,
+        waiting: Vec::new(),
+    };
+    let layout = Layout {
+        sink: WriteLogger::new(LevelFilter::Trace, columns_off(), lines),
+        format,
+        second: Mutex::default(),
+    };
     // A second call in one process (only tests do that) keeps the first logger.
-    if log::set_boxed_logger(Box::new(Layout { sink, format })).is_ok() {
+    if log::set_boxed_logger(Box::new(layout)).is_ok() {
         log::set_max_level(level);
+    }
+}
+
+/// Lines below WARNING are written together from now on, until [`release`]: for whoever logs a line for each of many
+/// messages, and does not wait for anything in between.
+#[allow(dead_code, reason = "for hbmqtt_pub")]
+pub(crate) fn hold() {
+    HELD.store(true, Ordering::Relaxed);
+}
+
+/// Writes the lines that were held. They are written one by one again.
+#[allow(dead_code, reason = "for hbmqtt_pub")]
+pub(crate) fn release() {
+    if HELD.swap(false, Ordering::Relaxed) {
+        log::logger().flush();
+    }
+}
+
+static HELD: AtomicBool = AtomicBool::new(false);
+
+/// Hands lines on: each one at once, or many together.
+struct Lines<W> {
+    to: W,
+    waiting: Vec<u8>,
+}
+
+/// No more than this is held.
+const HOLD_BYTES: usize = 64 * 1024;
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waiting.extend_from_slice(bytes);
+        let is_held = HELD.load(Ordering::Relaxed) && self.waiting.len() < HOLD_BYTES;
+        if self.waiting.ends_with(b"\n") && !is_held {
+            self.hand_on()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.hand_on()?;
+        self.to.flush()
+    }
+}
+
+impl<W: Write> Lines<W> {
+    fn hand_on(&mut self) -> io::Result<()> {
+        let written = self.to.write_all(&self.waiting);
+        // Lines that cannot be written are lost: the next ones may fare better.
+        self.waiting.clear();
+        written
     }
 }
 
@@ -72,6 +133,15 @@ fn columns_off() -> Config {
 struct Layout {
     sink: Box<dyn SharedLogger>,
     format: Format,
+    /// What the time of the last line was written as, without its milliseconds.
+    second: Mutex<Second>,
+}
+
+/// A second since 1970, and how a line of [`Format::Plain`] writes it.
+#[derive(Default)]
+struct Second {
+    since_epoch: u64,
+    text: String,
 }
 
 impl Log for Layout {
@@ -87,13 +157,20 @@ impl Log for Layout {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = line(self.format, SystemTime::now(), record);
+        let at = SystemTime::now();
+        let line = match self.format {
+            Format::Plain => self.plain(at, record),
+            Format::Json => json(at, record),
+        };
         self.sink.log(
             &Record::builder()
                 .metadata(record.metadata().clone())
                 .args(format_args!("{line}"))
                 .build(),
         );
+        if record.level() <= Level::Warn && HELD.load(Ordering::Relaxed) {
+            self.flush();
+        }
     }
 
     fn flush(&self) {
@@ -101,32 +178,42 @@ impl Log for Layout {
     }
 }
 
-/// One record as it stands in the log, without the line end.
-fn line(format: Format, at: SystemTime, record: &Record<'_>) -> String {
-    let at = clock::local(at);
-    let millisecond = at.millisecond();
-    let level = level_name(record);
-    match format {
-        Format::Plain => {
-            let mut line = format!(
-                "[{},{millisecond:03}] :: {level} - ",
-                clock::date_time(at, " ")
-            );
-            // Writing into a String cannot fail.
-            let _ = write!(Escaped(&mut line), "{}", record.args());
-            line
+impl Layout {
+    /// HBMQTT's line, without its end. The local time is looked up once a second.
+    fn plain(&self, at: SystemTime, record: &Record<'_>) -> String {
+        let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut second = self.second.lock();
+        if second.text.is_empty() || second.since_epoch != since_epoch.as_secs() {
+            second.since_epoch = since_epoch.as_secs();
+            second.text = clock::date_time(clock::local(at), " ");
         }
-        Format::Json => serde_json::json!({
-            "time": format!(
-                "{}.{millisecond:03}{}",
-                clock::date_time(at, "T"),
-                clock::offset(at, ":")
-            ),
-            "level": level,
-            "message": record.args().to_string(),
-        })
-        .to_string(),
+        let mut line = format!(
+            "[{},{:03}] :: {} - ",
+            second.text,
+            since_epoch.subsec_millis(),
+            level_name(record)
+        );
+        drop(second);
+        // Writing into a String cannot fail.
+        let _ = write!(Escaped(&mut line), "{}", record.args());
+        line
     }
+}
+
+/// A JSON object, without the line end.
+fn json(at: SystemTime, record: &Record<'_>) -> String {
+    let at = clock::local(at);
+    serde_json::json!({
+        "time": format!(
+            "{}.{:03}{}",
+            clock::date_time(at, "T"),
+            at.millisecond(),
+            clock::offset(at, ":")
+        ),
+        "level": level_name(record),
+        "message": record.args().to_string(),
+    })
+    .to_string()
 }
 
 fn level_name(record: &Record<'_>) -> &'static str {
@@ -145,6 +232,10 @@ struct Escaped<'a>(&'a mut String);
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            self.0.push_str(text);
+            return Ok(());
+        }
         for c in text.chars() {
             if c.is_control() || is_bidirectional_control(c) {
                 write!(self.0, "{}", c.escape_default())?;
@@ -166,16 +257,39 @@ mod tests {
     use super::*;
 
     fn laid_out(format: Format, level: Level, target: &str, text: &str) -> String {
-        let args = format_args!("{text}").to_string();
-        line(
+        let written = Written::default();
+        let lines = Lines {
+            to: written.clone(),
+            waiting: Vec::new(),
+        };
+        let layout = Layout {
+            sink: WriteLogger::new(LevelFilter::Trace, columns_off(), lines),
             format,
-            SystemTime::now(),
+            second: Mutex::default(),
+        };
+        log::set_max_level(LevelFilter::Trace);
+        layout.log(
             &Record::builder()
                 .level(level)
                 .target(target)
-                .args(format_args!("{args}"))
+                .args(format_args!("{text}"))
                 .build(),
-        )
+        );
+        let line = String::from_utf8(written.0.lock().clone()).unwrap();
+        line.strip_suffix('\n').unwrap().to_owned()
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(std::sync::Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(crate) fn on_stop(grace: Duration, stop: impl FnOnce() + Send + 'static) -> 
             stop();
             let mut progress = PROGRESS.lock();
             CHANGED.wait_while_for(&mut progress, |now| *now != Progress::GaveWay, grace);
+            log::logger().flush();
             std::process::exit(status(signal));
         }
     })?;

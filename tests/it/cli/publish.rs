@@ -548,3 +548,20 @@ fn a_connection_that_ends_at_once_is_a_failure() {
     drop(server.accept_mqtt());
     tool.wait().expect(1);
 }
+
+/// PUB-22: also where the lines of the log are written many at once.
+#[test]
+fn each_of_many_messages_is_logged() {
+    let broker = Broker::start();
+    let url = url(&broker);
+    let lines: String = (0..5000).map(|number| format!("{number}\n")).collect();
+    let done =
+        run_with_input(PUB, &["--url", &url, "-t", "many", "-l"], lines.as_bytes()).expect(0);
+    let log = done.log();
+    let published = log
+        .iter()
+        .filter(|(_, text)| text.ends_with(" Publishing to 'many'"));
+    assert_eq!(published.count(), 5000);
+    assert!(log[0].1.ends_with(" Connecting to broker"), "{:?}", log[0]);
+    assert!(log[5001].1.ends_with(" Disconnected from broker"));
+}
