@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::handshake::{self, Established};
-use super::reconnect::BackOff;
+use super::attempt;
+use super::handshake::Established;
+use super::reconnect::{self, BackOff};
+use super::redirect::{RedirectProblem, Redirection};
 use super::session::{Announced, Effects};
 use super::shared::{Link, Shared, Urgency, now};
 use super::{ClientError, ClientState, ConnectResult, Phase, StateEvent};
@@ -60,7 +62,7 @@ fn attempts(
 ) -> Result<Established, ClientError> {
     let mut failed = 0;
     loop {
-        let error = match handshake::establish(shared, clean_start) {
+        let error = match attempt::establish(shared, clean_start) {
             Ok(established) => return Ok(established),
             Err(error) => error,
         };
@@ -117,7 +119,7 @@ fn attach(shared: &Arc<Shared>, driver: u64, established: Established) -> Option
         version,
         &connack,
         Announced {
-            receive_maximum: shared.options.receive_maximum,
+            receive_maximum: shared.options.receive_maximum.unwrap_or(u16::MAX),
             topic_alias_maximum: shared.options.topic_alias_maximum,
         },
         &mut link.pending,
@@ -129,7 +131,6 @@ fn attach(shared: &Arc<Shared>, driver: u64, established: Established) -> Option
         .server_keep_alive
         .unwrap_or(shared.options.keep_alive);
     let session_present = connack.session_present;
-    core.agreed = Some(version);
     core.result = ConnectResult {
         session_present,
         version,
@@ -212,6 +213,9 @@ impl Driver {
         if !shared.options.auto_reconnect || !lost.is_worth_a_retry() {
             return end(lost);
         }
+        if let Err(error) = self.note_redirection(&lost, lasted) {
+            return end(error);
+        }
         let pause = back_off(shared).pause_after_loss(lasted, random());
         shared.tell(&StateEvent::Reconnecting {
             attempt: 1,
@@ -227,6 +231,29 @@ impl Driver {
             }
             Err(error) => end(error),
         }
+    }
+
+    /// Where the server has sent the client, if the program wants to follow.
+    ///
+    /// # Errors
+    /// Servers send the client round: too many connections in a row have ended so as soon as they were made.
+    fn note_redirection(&self, lost: &ClientError, lasted: Duration) -> Result<(), ClientError> {
+        let most = self.shared.options.redirects;
+        let Some(redirection) = Redirection::of(lost).filter(|_| most > 0) else {
+            return Ok(());
+        };
+        let mut core = self.shared.lock();
+        let route = &mut core.route;
+        route.ended_at_once = if lasted < reconnect::STABLE {
+            route.ended_at_once.saturating_add(1)
+        } else {
+            1
+        };
+        if route.ended_at_once > most {
+            return Err(redirection.fails(RedirectProblem::TooMany));
+        }
+        route.next = Some(redirection);
+        Ok(())
     }
 
     /// Whether the next connection begins with an empty session. Where a session can both begin empty and outlive its
@@ -383,11 +410,11 @@ impl Connection {
             }
         }
         shared.send(core, Urgency::Now);
-        self.carry_out(shared, effects);
-        handled.and(decoded)
+        let carried_out = self.carry_out(shared, effects);
+        handled.and(decoded).and(carried_out)
     }
 
-    fn carry_out(&mut self, shared: &Arc<Shared>, mut effects: Effects) {
+    fn carry_out(&mut self, shared: &Arc<Shared>, mut effects: Effects) -> Result<(), ClientError> {
         if !effects.delivered.is_empty() {
             let dropped = shared.inbox.deliver(&mut effects.delivered);
             if dropped > 0 {
@@ -403,6 +430,10 @@ impl Connection {
         if effects.room {
             shared.notify();
         }
+        effects
+            .authentications
+            .iter()
+            .try_for_each(|auth| shared.on_auth(auth))
     }
 
     /// Decodes the whole packets among the bytes received. What stands before an error is decoded.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use super::authentication::AuthenticationError;
+use super::redirect::RedirectError;
 use crate::net::NetError;
 use crate::proto::packet::UserProperty;
 use crate::proto::topic::TopicError;
@@ -31,6 +33,11 @@ pub enum ClientError {
     Network(Arc<NetError>),
     /// The server answered CONNECT with a refusal. Credentials and identifiers are never tried again by themselves.
     Refused(Arc<Refusal>),
+    /// A server has sent the client to another one, and the way ends nowhere.
+    Redirect(Arc<RedirectError>),
+    /// The client does not go on with the exchange of enhanced authentication: what the server sent is not right, or
+    /// shows that it is not the server that it claims to be.
+    Authentication(Arc<AuthenticationError>),
     /// The server answered a PUBLISH, SUBSCRIBE or UNSUBSCRIBE with an error, or ended the connection with one.
     Rejected(Arc<Rejection>),
     /// The server did not answer in time. A publication may still arrive.
@@ -74,6 +81,8 @@ pub enum Phase {
     Unsuback,
     /// PINGRESP.
     Pingresp,
+    /// The server's AUTH.
+    Authentication,
     /// A message to deliver.
     Delivery,
     /// The response to a request.
@@ -125,6 +134,7 @@ impl ClientError {
             Self::Refused(refusal) => Some(refusal.reason),
             Self::Rejected(rejection) => Some(rejection.reason),
             Self::NotAvailable(reason) => Some(*reason),
+            Self::Redirect(redirect) => Some(redirect.reason),
             Self::WillNotReconnect(cause) => cause.reason(),
             _ => None,
         }
@@ -220,6 +230,8 @@ impl fmt::Display for ClientError {
             Self::NotAvailable(reason) => write!(f, "the server does not offer this: {reason}"),
             Self::Network(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
+            Self::Redirect(redirect) => redirect.fmt(f),
+            Self::Authentication(error) => write!(f, "authentication failed: {error}"),
             Self::Rejected(rejection) => rejection.fmt(f),
             Self::Timeout(phase) => write!(f, "timed out waiting for {phase}"),
             Self::NotConnected => f.write_str("not connected"),
@@ -244,6 +256,7 @@ impl std::error::Error for ClientError {
             Self::Network(error) => Some(error.as_ref()),
             Self::WillNotReconnect(cause) => Some(cause.as_ref()),
             Self::Malformed(error) => Some(error),
+            Self::Authentication(error) => Some(error.as_ref()),
             Self::Protocol(error) => Some(error),
             Self::Thread(error) => Some(error.as_ref()),
             _ => None,
@@ -262,6 +275,7 @@ impl fmt::Display for Phase {
             Self::Suback => "SUBACK",
             Self::Unsuback => "UNSUBACK",
             Self::Pingresp => "PINGRESP",
+            Self::Authentication => "AUTH",
             Self::Delivery => "a message",
             Self::Response => "the response",
         })

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
-use super::options::{ConnectOptions, TlsOptions, WillOptions};
+use super::authentication::{Running, Step};
+use super::options::{ConnectOptions, RECEIVE_MAXIMUM, TlsOptions, WillOptions};
 use super::shared::{Shared, now};
 use super::{ClientError, Phase, Refusal};
 use crate::net::Socket;
-use crate::net::dial::{self, DialOptions};
+use crate::net::dial::{self, DialOptions, Dialled};
 use crate::net::tls::{CaSources, ClientTls, ClientTlsOptions, Verification};
 use crate::net::transport::Received;
 use crate::net::url::Endpoint;
@@ -37,51 +38,15 @@ pub(crate) struct Established {
     pub(crate) version: ProtocolVersion,
 }
 
-/// One attempt to connect: with the version that was chosen or agreed on, else with the newest one and, if the server
-/// does not speak it, with an older one on another connection.
-///
-/// # Errors
-/// [`ClientError::Network`], [`ClientError::Timeout`], [`ClientError::Refused`]; [`ClientError::Malformed`] and
-/// [`ClientError::Protocol`] when it is no MQTT server.
-// BLOCKS: until CONNACK, at most for `connect_timeout`.
-pub(crate) fn establish(
-    shared: &Arc<Shared>,
-    clean_start: bool,
-) -> Result<Established, ClientError> {
-    let deadline = now() + shared.options.connect_timeout;
-    let agreed = shared.lock().agreed;
-    let version = agreed.unwrap_or_else(|| shared.options.first_version());
-    let older = shared.options.version_after(version);
-    let patience = if older.is_some() && agreed.is_none() {
-        SILENCE.min(shared.options.connect_timeout / 2)
-    } else {
-        shared.options.connect_timeout
-    };
-    let first = greet(shared, version, clean_start, deadline, patience);
-    let Err(GreetingError::NoConnack(error)) = first else {
-        return first.map_err(GreetingError::into_inner);
-    };
-    // A server that took the version before speaks it still, unless it says itself that it does not.
-    let is_clear = error.reason() == Some(ReasonCode::UnsupportedProtocolVersion);
-    match older {
-        Some(older) if agreed.is_none() || is_clear => {
-            log::info!("no {version} ({error}), trying {older}");
-            let second = greet(shared, older, clean_start, deadline, left(deadline));
-            second.map_err(GreetingError::into_inner)
-        }
-        _ => Err(error),
-    }
-}
-
 /// Why a connection was not accepted.
-enum GreetingError {
+pub(crate) enum GreetingError {
     /// The server gave no CONNACK of the version that was spoken, or refused the version: it may speak an older one.
     NoConnack(ClientError),
     Other(ClientError),
 }
 
 impl GreetingError {
-    fn into_inner(self) -> ClientError {
+    pub(crate) fn into_inner(self) -> ClientError {
         match self {
             Self::NoConnack(error) | Self::Other(error) => error,
         }
@@ -106,14 +71,15 @@ impl GreetingError {
     }
 }
 
-/// One connection, and CONNECT in this version, for which the server has so much time.
-// BLOCKS: until CONNACK, or `deadline`.
-fn greet(
+/// One connection to one server, and CONNECT in this version, which is to be answered by `answer_by`.
+// BLOCKS: until CONNACK, `deadline` or `answer_by`.
+pub(crate) fn greet(
     shared: &Arc<Shared>,
+    endpoint: &Endpoint,
     version: ProtocolVersion,
     clean_start: bool,
     deadline: Instant,
-    patience: Duration,
+    answer_by: Instant,
 ) -> Result<Established, GreetingError> {
     let options = &shared.options;
     let (client_id, session_expiry) = {
@@ -122,12 +88,11 @@ fn greet(
         let expiry = options.session_expiry.or(for_ever);
         (core.result.client_id.clone(), expiry)
     };
-    let dial = DialOptions {
-        connect_timeout: left(deadline),
-        ..shared.dial.clone()
+    let running = match &options.authentication {
+        Some(method) => Some(Running::begin(&**method).map_err(GreetingError::Other)?),
+        None => None,
     };
-    let dialled =
-        dial::dial(&shared.endpoint, &dial).map_err(|e| GreetingError::Other(e.into()))?;
+    let dialled = dial(shared, endpoint, deadline).map_err(GreetingError::Other)?;
     let socket = Arc::new(dialled.socket);
     let outbox = Outbox::new(
         Arc::clone(&socket),
@@ -144,12 +109,18 @@ fn greet(
         outbox,
         decoder: decoder(options, version),
         received: BytesMut::from(&dialled.early[..]),
-        deadline: deadline.min(now() + patience),
+        deadline: answer_by.min(deadline),
+        running: None,
     };
-    let mut connect = connect_packet(options, version, &shared.endpoint, client_id.clone());
+    let mut connect = connect_packet(options, version, endpoint, client_id.clone());
     connect.clean_start = clean_start;
     if version.has_properties() {
         connect.properties.session_expiry_interval = session_expiry;
+        if let Some((running, data)) = running {
+            connect.properties.authentication_method = Some(running.method().clone());
+            connect.properties.authentication_data = data;
+            greeting.running = Some(running);
+        }
     }
     let connack = match greeting.exchange(connect) {
         Ok(connack) => connack,
@@ -183,33 +154,57 @@ struct Greeting {
     decoder: Decoder,
     received: BytesMut,
     deadline: Instant,
+    /// The exchange of enhanced authentication.
+    running: Option<Running>,
 }
 
 impl Greeting {
     fn exchange(&mut self, connect: Connect) -> Result<Connack, ClientError> {
         let version = connect.version;
         let client_id = connect.client_id.clone();
-        let mut out = OutBuf::new();
-        codec::encode(
-            &Packet::Connect(Box::new(connect)),
-            version,
-            out.bytes_mut(),
-        )?;
-        if packet_log::is_on() {
-            packet_log::sent(&client_id, version, &out);
+        self.send(&client_id, version, &Packet::Connect(Box::new(connect)))?;
+        loop {
+            match self.next_packet(&client_id)? {
+                Packet::Connack(connack) if connack.reason.is_error() => {
+                    return Err(refusal(*connack, version));
+                }
+                Packet::Connack(connack) => {
+                    if let Some(running) = &mut self.running {
+                        let properties = &connack.properties;
+                        let method = properties.authentication_method.as_ref();
+                        running.finish(method, properties.authentication_data.as_deref())?;
+                    }
+                    return Ok(*connack);
+                }
+                Packet::Auth(auth) => {
+                    let running = self.running.as_mut();
+                    let running = running.ok_or(ProtocolError::UnexpectedAuth)?;
+                    let Step::Send(packet) = running.on_auth(&auth)? else {
+                        return Err(ProtocolError::UnexpectedAuth.into());
+                    };
+                    self.send(&client_id, version, &packet)?;
+                }
+                _ => return Err(ProtocolError::WrongDirection.into()),
+            }
         }
-        let _ = self.outbox.send(&mut out);
-        let packet = self.first_packet(&client_id)?;
-        let Packet::Connack(connack) = packet else {
-            return Err(ProtocolError::WrongDirection.into());
-        };
-        if connack.reason.is_error() {
-            return Err(refusal(*connack, version));
-        }
-        Ok(*connack)
     }
 
-    fn first_packet(&mut self, client_id: &str) -> Result<Packet, ClientError> {
+    fn send(
+        &self,
+        client_id: &str,
+        version: ProtocolVersion,
+        packet: &Packet,
+    ) -> Result<(), ClientError> {
+        let mut out = OutBuf::new();
+        codec::encode(packet, version, out.bytes_mut())?;
+        if packet_log::is_on() {
+            packet_log::sent(client_id, version, &out);
+        }
+        let _ = self.outbox.send(&mut out);
+        Ok(())
+    }
+
+    fn next_packet(&mut self, client_id: &str) -> Result<Packet, ClientError> {
         let mut raw = [0; 1024];
         loop {
             if let Some(frame) = self.decoder.frame(&self.received)? {
@@ -249,6 +244,7 @@ pub(crate) fn last_words(error: &ClientError, version: ProtocolVersion) -> OutBu
     let reason = match error {
         ClientError::Malformed(error) => error.reason(),
         ClientError::Protocol(error) => error.reason(),
+        ClientError::Authentication(_) => ReasonCode::UnspecifiedError,
         _ => return out,
     };
     if version.has_reason_codes() && reason.is_allowed_in(PacketType::Disconnect) {
@@ -257,6 +253,18 @@ pub(crate) fn last_words(error: &ClientError, version: ProtocolVersion) -> OutBu
         debug_assert!(encoded.is_ok(), "{packet:?}: {encoded:?}");
     }
     out
+}
+
+// BLOCKS: until the network connection and its layers stand, or `deadline`.
+fn dial(shared: &Shared, endpoint: &Endpoint, deadline: Instant) -> Result<Dialled, ClientError> {
+    let mut dial = if endpoint.tls && shared.dial.tls.is_none() {
+        // A server has led from a plain connection to TLS.
+        dial_options(&shared.options, endpoint)?
+    } else {
+        shared.dial.clone()
+    };
+    dial.connect_timeout = left(deadline);
+    Ok(dial::dial(endpoint, &dial)?)
 }
 
 /// What dialling needs; reads the files that the options name.
@@ -367,7 +375,7 @@ fn connect_packet(
 fn connect_properties(options: &ConnectOptions) -> ConnectProperties {
     ConnectProperties {
         session_expiry_interval: options.session_expiry,
-        receive_maximum: Some(options.receive_maximum),
+        receive_maximum: options.receive_maximum.or(Some(RECEIVE_MAXIMUM)),
         maximum_packet_size: Some(options.max_packet_bytes)
             .filter(|bytes| *bytes < codec::MAX_PACKET_BYTES),
         topic_alias_maximum: Some(options.topic_alias_maximum).filter(|aliases| *aliases > 0),
@@ -423,7 +431,3 @@ fn is_a_close(error: &io::Error) -> bool {
 fn network(error: io::Error) -> ClientError {
     ClientError::Network(Arc::new(error.into()))
 }
-
-/// How long a server may leave CONNECT unanswered before it is taken for one that waits for more: amqtt and HBMQTT take
-/// the properties of 5.0 for the length of a long Client Identifier.
-const SILENCE: Duration = Duration::from_secs(3);

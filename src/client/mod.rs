@@ -18,6 +18,8 @@
 //! # }
 //! ```
 
+mod attempt;
+mod authentication;
 #[cfg(feature = "yaml")]
 mod config;
 mod driver;
@@ -27,6 +29,7 @@ mod inbox;
 mod message;
 mod options;
 mod reconnect;
+mod redirect;
 mod request;
 mod session;
 mod shared;
@@ -46,6 +49,9 @@ use crate::proto::packet::connack::ConnackProperties;
 use crate::proto::{ProtocolVersion, ReasonCode};
 use crate::thread;
 
+pub use authentication::{
+    AuthenticationError, AuthenticationExchange, EnhancedAuthentication, ScramSha256,
+};
 #[cfg(feature = "yaml")]
 pub use config::{ClientConfig, TopicConfig, WillConfig};
 pub use error::{ClientError, InvalidOption, Phase, Refusal, Rejection};
@@ -54,6 +60,7 @@ pub use options::{
     ConnectOptions, DisconnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription,
     TlsOptions, TopicDefaults, WillOptions,
 };
+pub use redirect::{RedirectError, RedirectProblem};
 pub use token::Token;
 
 use inbox::Wait;
@@ -532,7 +539,7 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("client_id", &self.client_id())
-            .field("broker", &self.shared().endpoint)
+            .field("broker", &self.shared().lock().route.current)
             .field("state", &self.state())
             .finish_non_exhaustive()
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{Client, ClientError, StateEvent};
+use super::{Client, ClientError, EnhancedAuthentication, ScramSha256, StateEvent};
 use crate::proto::packet::UserProperty;
 use crate::proto::{ProtocolVersion, QoS};
 
@@ -62,6 +62,8 @@ pub struct ConnectOptions {
     pub(crate) write_timeout: Duration,
     pub(crate) user_name: Option<ByteString>,
     pub(crate) password: Option<Bytes>,
+    pub(crate) authentication: Option<Arc<dyn EnhancedAuthentication>>,
+    pub(crate) redirects: u8,
     pub(crate) will: Option<WillOptions>,
     pub(crate) default_qos: QoS,
     pub(crate) default_retain: bool,
@@ -70,7 +72,8 @@ pub struct ConnectOptions {
     pub(crate) reconnect_retries: Option<u32>,
     pub(crate) reconnect_max_interval: Duration,
     pub(crate) max_in_flight: u16,
-    pub(crate) receive_maximum: u16,
+    /// `None`: the default is announced, and more is taken.
+    pub(crate) receive_maximum: Option<u16>,
     pub(crate) max_packet_bytes: u32,
     pub(crate) send_buffer_bytes: usize,
     pub(crate) inbox_messages: usize,
@@ -131,6 +134,8 @@ impl ConnectOptions {
             write_timeout: Duration::from_secs(20),
             user_name: None,
             password: None,
+            authentication: None,
+            redirects: 0,
             will: None,
             default_qos: QoS::AtMostOnce,
             default_retain: false,
@@ -139,7 +144,7 @@ impl ConnectOptions {
             reconnect_retries: Some(2),
             reconnect_max_interval: Duration::from_secs(10),
             max_in_flight: 256,
-            receive_maximum: 256,
+            receive_maximum: None,
             max_packet_bytes: 268_435_460,
             send_buffer_bytes: 1024 * 1024,
             inbox_messages: 10_000,
@@ -287,6 +292,33 @@ impl ConnectOptions {
         self
     }
 
+    /// MQTT 5.0: enhanced authentication, at CONNECT and with [`Client::reauthenticate`]. Default: none.
+    ///
+    /// The client speaks 5.0 only then. User Name and Password are sent beside it if they are set.
+    #[must_use]
+    pub fn authentication(mut self, method: impl EnhancedAuthentication + 'static) -> Self {
+        self.authentication = Some(Arc::new(method));
+        self
+    }
+
+    /// MQTT 5.0: authenticate with SCRAM-SHA-256, [`ScramSha256`](super::ScramSha256).
+    #[must_use]
+    pub fn scram(self, user: impl Into<String>, password: impl Into<Vec<u8>>) -> Self {
+        self.authentication(ScramSha256::new(user, password))
+    }
+
+    /// MQTT 5.0: follow a server that names another one (Reason Codes `UseAnotherServer` and `ServerMoved` with a Server
+    /// Reference, in CONNACK or DISCONNECT), through as many servers in a row. Default: 0, not at all.
+    ///
+    /// `UseAnotherServer` holds for one connection, and the next attempt begins with the first server again; `ServerMoved`
+    /// holds for the life of the client. After a DISCONNECT this needs [`auto_reconnect`](Self::auto_reconnect). User name,
+    /// password and everything else of CONNECT go to the other server. A reference never leads from TLS to a plain connection.
+    #[must_use]
+    pub fn follow_redirects(mut self, servers: u8) -> Self {
+        self.redirects = servers;
+        self
+    }
+
     /// The Will. Default: none.
     #[must_use]
     pub fn will(mut self, will: WillOptions) -> Self {
@@ -347,9 +379,13 @@ impl ConnectOptions {
     }
 
     /// MQTT 5.0: QoS 1 and 2 messages that the server may have in flight to this client, 1 to 65,535. Default: 256.
+    ///
+    /// A connection on which there are more is closed if this was set. The default is told to the server but not held
+    /// against it: mosquitto up to 2.0.11 sends two messages for each that a slow program acknowledges. The
+    /// [`inbox_limits`](Self::inbox_limits) bound the memory either way.
     #[must_use]
     pub fn receive_maximum(mut self, messages: u16) -> Self {
-        self.receive_maximum = messages.max(1);
+        self.receive_maximum = Some(messages.max(1));
         self
     }
 
@@ -468,6 +504,7 @@ impl ConnectOptions {
         let older = ProtocolVersion::newest(false);
         let id = self.client_id.as_ref();
         let may = self.version.is_none()
+            && self.authentication.is_none()
             && version > older
             && id.is_none_or(|id| self.check_client_id(id, older).is_ok());
         may.then_some(older)
@@ -498,6 +535,12 @@ impl ConnectOptions {
 
     /// Whether the settings have a meaning in `version`.
     fn check_for(&self, version: ProtocolVersion) -> Result<(), ClientError> {
+        if self.authentication.is_some() && !version.has_auth() {
+            return Err(ClientError::invalid(
+                "authentication",
+                format!("{version} has none"),
+            ));
+        }
         if let Some(id) = &self.client_id {
             self.check_client_id(id, version)?;
         }
@@ -559,6 +602,9 @@ impl fmt::Debug for ConnectOptions {
             .finish_non_exhaustive()
     }
 }
+
+/// The Receive Maximum that CONNECT has when the program sets none.
+pub(crate) const RECEIVE_MAXIMUM: u16 = 256;
 
 /// Whole seconds as MQTT 5.0 counts them; what does not fit is "for ever".
 fn whole_seconds(duration: Duration) -> u32 {

@@ -44,7 +44,7 @@ impl BackOff {
 const FIRST: Duration = Duration::from_secs(1);
 
 /// A connection that lasted this long was a good one.
-const STABLE: Duration = Duration::from_secs(1);
+pub(crate) const STABLE: Duration = Duration::from_secs(1);
 
 /// Into how many steps the random part is divided.
 const SHARES: u64 = 1024;

@@ -282,7 +282,7 @@ impl Session {
             Packet::Unsuback(unsuback) => return self.on_unsuback(*unsuback, effects),
             Packet::Pingresp => self.on_pingresp(effects),
             Packet::Disconnect(disconnect) => return Err(rejected_by(*disconnect)),
-            Packet::Auth(_) => return Err(ProtocolError::UnexpectedAuth.into()),
+            Packet::Auth(auth) => effects.authentications.push(*auth),
             Packet::Connack(_)
             | Packet::Connect(_)
             | Packet::Subscribe(_)

@@ -22,6 +22,8 @@ use bytestring::ByteString;
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::attempt::Route;
+use super::authentication::Reauthentication;
 use super::handshake::last_words;
 use super::inbox::{Inbox, Wait};
 use super::options::{ConnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription};
@@ -32,7 +34,7 @@ use super::{
     SubscribeResult,
 };
 use crate::net::dial::DialOptions;
-use crate::net::url::Endpoint;
+use crate::net::url::{Address, Endpoint};
 use crate::outbox::OutBuf;
 use crate::proto::packet::connack::ConnackProperties;
 use crate::proto::packet::publish::PublishHead;
@@ -46,7 +48,6 @@ pub(crate) use writer::{Link, Urgency};
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) options: ConnectOptions,
-    pub(crate) endpoint: Endpoint,
     pub(crate) dial: DialOptions,
     pub(crate) inbox: Inbox,
     core: Mutex<Core>,
@@ -74,8 +75,10 @@ pub(crate) struct Core {
     /// Try now instead of after the pause.
     pub(crate) retry_now: bool,
     pub(crate) clean_start: bool,
-    /// The version that a server took, to begin with the next time.
-    pub(crate) agreed: Option<ProtocolVersion>,
+    /// The version that this server took, to begin with the next time.
+    pub(crate) agreed: Option<(Address, ProtocolVersion)>,
+    pub(crate) route: Route,
+    pub(crate) reauthentication: Option<Reauthentication>,
     pub(crate) result: ConnectResult,
     watchers: Vec<Sender<StateEvent>>,
     flusher: Flusher,
@@ -100,6 +103,8 @@ impl Shared {
             retry_now: false,
             clean_start: options.clean_start,
             agreed: None,
+            route: Route::new(endpoint),
+            reauthentication: None,
             result: ConnectResult {
                 session_present: false,
                 version: options.first_version(),
@@ -112,7 +117,6 @@ impl Shared {
         Arc::new(Self {
             inbox: Inbox::new(options.inbox_messages, options.inbox_bytes),
             options,
-            endpoint,
             dial,
             core: Mutex::new(core),
             changed: Condvar::new(),
@@ -398,6 +402,7 @@ impl Shared {
         core.state = ClientState::Reconnecting;
         let link = core.link.take();
         core.session.on_disconnected(&mut effects);
+        core.fail_reauthentication(error, &mut effects);
         let version = core.result.version;
         drop(core);
         if let Some(link) = link {
@@ -416,6 +421,7 @@ impl Shared {
         core.ended = Some(error.clone());
         let link = core.link.take();
         core.session.give_up(error, &mut effects);
+        core.fail_reauthentication(error, &mut effects);
         drop(core);
         if let Some(link) = link {
             link.outbox.abort();
@@ -446,6 +452,13 @@ impl Shared {
 }
 
 impl Core {
+    /// The connection is gone on which the client was authenticating again.
+    fn fail_reauthentication(&mut self, error: &ClientError, effects: &mut Effects) {
+        if let Some(under_way) = self.reauthentication.take() {
+            effects.pongs.push((under_way.answer, Err(error.clone())));
+        }
+    }
+
     /// Why there will be no answer.
     pub(crate) fn check_not_ended(&self) -> Result<(), ClientError> {
         if self.state != ClientState::Disconnected {

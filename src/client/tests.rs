@@ -1,8 +1,10 @@
 //! A client against a server that does what the test says.
 
+mod authentication;
 mod publish;
 mod receive;
 mod reconnect;
+mod redirect;
 mod request;
 mod server;
 mod terms;

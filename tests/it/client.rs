@@ -1,5 +1,6 @@
 //! The client library against our broker, and against a real mosquitto, over every transport.
 
+mod authentication;
 pub(crate) mod requests;
 pub(crate) mod rounds;
 

@@ -9,6 +9,7 @@ use crate::client::token::Slot;
 use crate::client::{ClientError, Published, ReceivedMessage, Rejection, SubscribeResult};
 use crate::proto::ReasonCode;
 use crate::proto::packet::ack::{Ack, AckProperties};
+use crate::proto::packet::auth::Auth;
 use crate::proto::packet::disconnect::Disconnect;
 
 /// What must happen after packets were handled.
@@ -22,6 +23,8 @@ pub(crate) struct Effects {
     pub(crate) answered: Vec<Answered>,
     /// PINGREQ that were answered, or never will be.
     pub(crate) pongs: Vec<(Pong, Result<(), ClientError>)>,
+    /// AUTH packets, for the exchange that is under way.
+    pub(crate) authentications: Vec<Auth>,
     /// Responses to requests of this client.
     pub(crate) responses: Vec<(ResponseSlot, Result<ReceivedMessage, ClientError>)>,
     /// Subscriptions that the server did not take back after a reconnect.

@@ -35,6 +35,7 @@ impl Shared {
         let result = core.result.clone();
         core.session
             .give_up(&ClientError::NotConnected, &mut effects);
+        core.fail_reauthentication(&ClientError::NotConnected, &mut effects);
         drop(core);
         effects.tell();
         if self.session_is_kept() && !ends_now {

@@ -96,7 +96,6 @@ fn a_late_response_is_dropped() {
     server.join().unwrap();
 }
 
-/// [MQTT-3.2.2-28] does not bind clients; the server's word is taken as the start of the topic.
 #[test]
 fn response_information_is_the_start_of_the_response_topic() {
     let (url, server) = serve(|server| {

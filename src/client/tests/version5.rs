@@ -411,3 +411,34 @@ fn the_words_of_a_suback_are_told() {
     drop(client);
     server.join().unwrap();
 }
+
+/// [MQTT-3.3.4-9]: what the program has set is held against the server, the default is not.
+#[test]
+fn a_receive_maximum_that_was_set_is_enforced() {
+    use super::server::message;
+    let strict = options5().receive_maximum(2);
+    for (options, sent, reason) in [
+        (strict, 3, ReasonCode::ReceiveMaximumExceeded),
+        (options5(), 300, ReasonCode::Success),
+    ] {
+        let (url, server) = serve(move |server| {
+            let (mut peer, _) = server.welcome(false);
+            for number in 1..=sent {
+                peer.send(&message(QOS1, number, "x"));
+            }
+            peer.until_end()
+        });
+        let client = options.auto_reconnect(false).connect(&url).unwrap();
+        if reason == ReasonCode::Success {
+            for _ in 0..sent {
+                client.recv_timeout(DEADLINE).unwrap();
+            }
+            client.disconnect().unwrap();
+        }
+        let last = server.join().unwrap();
+        let Some(Packet::Disconnect(disconnect)) = last else {
+            panic!("expected DISCONNECT, got {last:?}");
+        };
+        assert_eq!(disconnect.reason, reason);
+    }
+}

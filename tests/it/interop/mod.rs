@@ -7,6 +7,7 @@ mod amqtt;
 mod mosquitto_clients;
 mod mqttjs;
 mod our_client;
+mod our_client_properties;
 mod our_tools;
 mod paho;
 
