@@ -338,7 +338,7 @@ impl Connection {
                 PingAction::Wait(until) => return Ok(until),
                 PingAction::GiveUp => return Err(ClientError::Timeout(Phase::Pingresp)),
                 PingAction::SendPingreq => {
-                    session.ping(now, None, &mut link.pending);
+                    session.ping(now, None, link.first());
                     link.last_sent_at = now;
                     shared.send(core, Urgency::Now);
                 }

@@ -11,6 +11,7 @@ use crate::net::NetError;
 use crate::proto::packet::UserProperty;
 use crate::proto::topic::TopicError;
 use crate::proto::{DecodeError, EncodeError, ProtocolError, ReasonCode};
+use crate::store::StoreError;
 
 /// Why a call of the client failed.
 ///
@@ -57,6 +58,9 @@ pub enum ClientError {
     WouldDeadlock,
     /// The message is no request: it has no Response Topic, and nobody waits for a response. Nothing was sent.
     NotARequest,
+    /// The client's store cannot be opened, read or synced. After a failed sync the client is of no further use: begin again
+    /// with a new one.
+    Store(Arc<StoreError>),
     /// The operating system refused a thread.
     Thread(Arc<std::io::Error>),
 }
@@ -243,6 +247,7 @@ impl fmt::Display for ClientError {
                 f.write_str("a state callback cannot wait for an answer of the server")
             }
             Self::NotARequest => f.write_str("the message has no response topic"),
+            Self::Store(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
@@ -258,6 +263,7 @@ impl std::error::Error for ClientError {
             Self::Malformed(error) => Some(error),
             Self::Authentication(error) => Some(error.as_ref()),
             Self::Protocol(error) => Some(error),
+            Self::Store(error) => Some(error.as_ref()),
             Self::Thread(error) => Some(error.as_ref()),
             _ => None,
         }

@@ -33,6 +33,7 @@ mod redirect;
 mod request;
 mod session;
 mod shared;
+mod store;
 mod token;
 
 use std::fmt;
@@ -68,7 +69,8 @@ use shared::{Shared, Urgency, now};
 
 /// A connection to a broker: a handle that is cheap to clone and may be used by many threads at once.
 ///
-/// The last handle dropped disconnects and ends the background thread.
+/// The last handle dropped disconnects and ends the background thread. With a [store](ConnectOptions::store) it waits for
+/// the disk.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -147,7 +149,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Network`], [`ClientError::Timeout`], [`ClientError::Refused`], [`ClientError::InvalidOption`];
-    /// after repeated attempts the last of them.
+    /// after repeated attempts the last of them. [`ClientError::Store`]: there is a store, and it cannot be used.
     ///
     /// # Blocking
     /// Until CONNACK: [`connect_timeout`](ConnectOptions::connect_timeout) for each attempt, and the pauses between.
@@ -163,6 +165,7 @@ impl Client {
         let client = Self {
             handle: Arc::new(Handle { shared }),
         };
+        client.shared().open_store()?;
         client.connect_now()?;
         Ok(client)
     }
@@ -523,6 +526,7 @@ impl Client {
 
     fn connect_now(&self) -> Result<ConnectResult, ClientError> {
         let shared = self.shared();
+        shared.check_store()?;
         if !shared.begin_connecting() {
             return self.reconnect(None);
         }
@@ -548,6 +552,7 @@ impl fmt::Debug for Client {
 impl Drop for Handle {
     fn drop(&mut self) {
         let _ = self.shared.disconnect(DisconnectOptions::new());
+        self.shared.close_store();
     }
 }
 

@@ -4,6 +4,7 @@
 //! hands in, and what else must happen is collected in [`Effects`], so that the caller can do it without a lock held.
 
 mod effects;
+mod journal;
 mod limits;
 mod outgoing;
 mod requests;
@@ -28,6 +29,7 @@ use crate::proto::{PacketId, ProtocolError, ProtocolVersion, QoS, ReasonCode, co
 
 use effects::rejected_by;
 pub(crate) use effects::{Answer, Effects, Pong};
+pub(crate) use journal::{Changes, Journal};
 use limits::Limits;
 pub(crate) use outgoing::Publication;
 use requests::{Granted, Request};
@@ -65,6 +67,8 @@ pub(crate) struct Session {
     resends_are_duplicates: bool,
     /// Which connection this is; 0: none.
     connection: u64,
+    /// With a store.
+    journal: Option<Box<Journal>>,
 }
 
 #[derive(Debug)]
@@ -91,6 +95,7 @@ impl Session {
             pings: VecDeque::new(),
             resends_are_duplicates: false,
             connection: 0,
+            journal: None,
         }
     }
 
@@ -116,6 +121,9 @@ impl Session {
             .set_window(self.max_in_flight.min(self.limits.receive_maximum));
         if !connack.session_present {
             self.incoming = Incoming::new(u16::MAX);
+            if let Some(journal) = &mut self.journal {
+                journal.forget_all();
+            }
         }
         // Before 5.0 the server knows no Receive Maximum, so there is none to break.
         let receive_maximum = if version.has_receive_maximum() {
@@ -156,13 +164,22 @@ impl Session {
         }
     }
 
-    /// No further connection will be made: everything that waits fails with `error`.
+    /// No further connection will be made: everything that waits fails with `error`. What is in a store stays in flight
+    /// all the same.
     pub(crate) fn give_up(&mut self, error: &ClientError, effects: &mut Effects) {
         self.on_disconnected(effects);
-        for flow in self.outgoing.drain() {
-            effects.completed.push((flow.message, Err(error.clone())));
+        if self.journal.is_some() {
+            let flows = self.outgoing.inflight().map(|flow| flow.message);
+            let waited_for = flows.filter(|publication| !publication.restored);
+            effects.completed.extend(
+                waited_for.map(|publication| (Arc::clone(publication), Err(error.clone()))),
+            );
+        } else {
+            for flow in self.outgoing.drain() {
+                effects.completed.push((flow.message, Err(error.clone())));
+            }
+            self.exact = 0;
         }
-        self.exact = 0;
         for request in self.requests.drain(..) {
             if let Some(answer) = request.answer {
                 effects.answered.push((answer, Err(error.clone())));
@@ -216,6 +233,7 @@ impl Session {
             ack::encode_bare(PacketType::Puback, id, out.bytes_mut());
         } else {
             self.owed.remove(&id);
+            self.note_received(id);
             ack::encode_bare(PacketType::Pubrec, id, out.bytes_mut());
         }
         true
@@ -240,6 +258,7 @@ impl Session {
                 Verdict::Deliver => {}
                 Verdict::Duplicate => {
                     if !self.owed.contains(&id) {
+                        self.note_received(id);
                         ack::encode_bare(PacketType::Pubrec, id, out.bytes_mut());
                     }
                     return Ok(());
@@ -313,7 +332,17 @@ impl Session {
             ReasonCode::PacketIdentifierNotFound
         };
         self.owed.remove(&ack.packet_id);
+        if let Some(journal) = &mut self.journal {
+            journal.forget(ack.packet_id);
+        }
         self.put(&Packet::Pubcomp(Ack::new(ack.packet_id, reason)), out);
+    }
+
+    /// PUBREC is about to leave.
+    fn note_received(&mut self, id: PacketId) {
+        if let Some(journal) = &mut self.journal {
+            journal.receive(id);
+        }
     }
 
     fn on_pingresp(&mut self, effects: &mut Effects) {

@@ -7,6 +7,9 @@
 //!                            └── others add ──┘ and leave: who has the turn takes their bytes along
 //! ```
 //!
+//! With a store, what must be written first goes from `pending` to the store's thread and comes back from it; see
+//! [`store`](super::store).
+//!
 //! The lock of [`Core`] is a leaf: bytes are appended to `pending` under it, and sent without it. One thread at a time
 //! has the write turn, so that the order of the bytes is the order of the lock. When many messages leave one by one, the
 //! turn goes to a thread of its own for as long as that lasts, so that a system call carries many of them.
@@ -28,6 +31,7 @@ use super::handshake::last_words;
 use super::inbox::{Inbox, Wait};
 use super::options::{ConnectOptions, Payload, PublishOptions, SubscribeOptions, Subscription};
 use super::session::{Answer, Effects, Publication, Session};
+use super::store::ClientStore;
 use super::token::{Slot, Token};
 use super::{
     ClientError, ClientState, ConnectResult, Phase, Published, ReceivedMessage, StateEvent,
@@ -60,6 +64,7 @@ pub(crate) struct Shared {
 /// What changes, under the lock.
 pub(crate) struct Core {
     pub(crate) session: Session,
+    pub(super) store: Option<ClientStore>,
     pub(crate) link: Option<Link>,
     pub(crate) state: ClientState,
     /// Why there will be no other connection, in state `Disconnected`.
@@ -93,6 +98,7 @@ impl Shared {
     ) -> Arc<Self> {
         let core = Core {
             session: Session::new(options.first_version(), options.max_in_flight),
+            store: None,
             link: None,
             state: ClientState::Disconnected,
             ended: None,
@@ -174,6 +180,7 @@ impl Shared {
             qos,
             retain,
             properties: options.properties,
+            restored: false,
             slot: Slot::new(),
         });
         let mut core = self.wait_for_room(qos, deadline)?;
@@ -279,7 +286,7 @@ impl Shared {
         let mut core = self.lock();
         core.check_not_ended()?;
         let (session, link) = core.live().ok_or(ClientError::ConnectionLost)?;
-        session.ping(started_at, Some(Arc::clone(&answer)), &mut link.pending);
+        session.ping(started_at, Some(Arc::clone(&answer)), link.first());
         self.send(core, Urgency::Now);
         self.wait_for(&answer, started_at.checked_add(timeout), Phase::Pingresp)?;
         Ok(now().duration_since(started_at))

@@ -7,6 +7,7 @@ mod reconnect;
 mod redirect;
 mod request;
 mod server;
+mod store;
 mod terms;
 mod version;
 mod version5;

@@ -49,6 +49,14 @@ impl Effects {
     /// Tells everyone who waits. Takes locks: not to be called with one held.
     pub(crate) fn tell(&mut self) {
         for (publication, result) in self.completed.drain(..) {
+            if publication.restored
+                && let Err(error) = &result
+            {
+                log::warn!(
+                    "a stored message to '{}' is given up: {error}",
+                    publication.topic.escape_debug()
+                );
+            }
             publication.slot.fill(result);
         }
         for (answer, result) in self.answered.drain(..) {

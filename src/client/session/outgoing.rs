@@ -26,6 +26,8 @@ pub(crate) struct Publication {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) properties: Option<Box<PublishProperties>>,
+    /// An earlier program published it, and nobody waits for it.
+    pub(crate) restored: bool,
     pub(crate) slot: Slot<Published>,
 }
 
@@ -105,6 +107,8 @@ impl Session {
         let sent = self.put_publication(publication, id, false, out);
         if sent.is_err() {
             self.abandon(id, publication.qos);
+        } else if let Some(journal) = &mut self.journal {
+            journal.start(id, publication);
         }
         sent
     }
@@ -112,6 +116,7 @@ impl Session {
     pub(super) fn on_puback(&mut self, ack: Ack, out: &mut OutBuf, effects: &mut Effects) {
         // An unknown one is no error: the flow may have ended on an earlier connection.
         if let Ok(publication) = self.outgoing.on_puback(ack.packet_id, ack.reason) {
+            self.note_end(ack.packet_id);
             complete(publication, ack, effects);
             self.go_on(out, effects);
         }
@@ -120,8 +125,14 @@ impl Session {
     pub(super) fn on_pubrec(&mut self, ack: Ack, out: &mut OutBuf, effects: &mut Effects) {
         let id = ack.packet_id;
         match self.outgoing.on_pubrec(id, ack.reason) {
-            Ok(Next::Release) => ack::encode_bare(PacketType::Pubrel, id, out.bytes_mut()),
+            Ok(Next::Release) => {
+                if let Some(journal) = &mut self.journal {
+                    journal.release(id);
+                }
+                ack::encode_bare(PacketType::Pubrel, id, out.bytes_mut());
+            }
             Ok(Next::Completed(publication)) => {
+                self.note_end(id);
                 self.exact = self.exact.saturating_sub(1);
                 complete(publication, ack, effects);
                 self.go_on(out, effects);
@@ -136,6 +147,7 @@ impl Session {
 
     pub(super) fn on_pubcomp(&mut self, mut ack: Ack, out: &mut OutBuf, effects: &mut Effects) {
         if let Ok(publication) = self.outgoing.on_pubcomp(ack.packet_id) {
+            self.note_end(ack.packet_id);
             // The server had the message when it sent PUBREC: that it has forgotten the identifier since is no failure.
             if ack.reason == ReasonCode::PacketIdentifierNotFound {
                 ack.reason = ReasonCode::Success;
@@ -174,8 +186,16 @@ impl Session {
         }
     }
 
+    /// A flow is over.
+    fn note_end(&mut self, id: PacketId) {
+        if let Some(journal) = &mut self.journal {
+            journal.end(id);
+        }
+    }
+
     /// Ends a flow that cannot be sent.
     fn abandon(&mut self, id: PacketId, qos: QoS) {
+        self.note_end(id);
         let reason = ReasonCode::UnspecifiedError;
         if qos == QoS::ExactlyOnce {
             let _ = self.outgoing.on_pubrec(id, reason);

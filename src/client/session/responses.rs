@@ -125,6 +125,7 @@ impl Session {
                 self.incoming.on_acknowledged(id);
                 ack::encode_bare(PacketType::Puback, id, out.bytes_mut());
             } else {
+                self.note_received(id);
                 ack::encode_bare(PacketType::Pubrec, id, out.bytes_mut());
             }
         }

@@ -137,6 +137,7 @@ fn publication(payload: &str, qos: QoS) -> Arc<Publication> {
         qos,
         retain: false,
         properties: None,
+        restored: false,
         slot: Slot::new(),
     })
 }

@@ -18,6 +18,7 @@ impl Shared {
     pub(crate) fn disconnect(&self, options: DisconnectOptions) -> Result<bool, ClientError> {
         let mut effects = Effects::default();
         let mut core = self.lock();
+        self.wait_for_store(&mut core, now() + LINGER);
         if core.state == ClientState::Disconnected {
             return Ok(false);
         }

@@ -15,6 +15,10 @@ pub(crate) struct Link {
     pub(crate) outbox: Arc<Outbox>,
     /// Encoded, in order, and not yet given to the outbox.
     pub(crate) pending: OutBuf,
+    /// With a store: what of `pending` need not wait for it, or not any longer. `None` without a store.
+    ready: Option<OutBuf>,
+    /// Bytes that wait for the store.
+    held_bytes: usize,
     /// The buffer that was sent last, to be used again.
     spare: OutBuf,
     /// Somebody has the write turn and will take what is appended.
@@ -57,6 +61,8 @@ impl Link {
         Self {
             outbox,
             pending: OutBuf::new(),
+            ready: None,
+            held_bytes: 0,
             spare: OutBuf::new(),
             turn_taken: false,
             handed_over: false,
@@ -79,7 +85,37 @@ impl Link {
     }
 
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.pending.len() + self.outbox.backlog()
+        let ready = self.ready.as_ref().map_or(0, OutBuf::len);
+        self.pending.len() + ready + self.held_bytes + self.outbox.backlog()
+    }
+
+    /// What may leave.
+    fn outgoing(&mut self) -> &mut OutBuf {
+        self.ready.as_mut().unwrap_or(&mut self.pending)
+    }
+
+    /// Where a packet is put that may leave before those that wait for the store.
+    pub(crate) fn first(&mut self) -> &mut OutBuf {
+        self.outgoing()
+    }
+
+    /// With a store: lets all that is pending leave or, if it `waits`, takes it.
+    pub(crate) fn stage(&mut self, waits: bool) -> Option<OutBuf> {
+        let ready = self.ready.get_or_insert_default();
+        if !waits {
+            ready.append(&mut self.pending);
+        }
+        if self.pending.is_empty() {
+            return None;
+        }
+        self.held_bytes += self.pending.len();
+        Some(std::mem::take(&mut self.pending))
+    }
+
+    /// The store has what these bytes waited for.
+    pub(crate) fn release(&mut self, bytes: &mut OutBuf) {
+        self.held_bytes = self.held_bytes.saturating_sub(bytes.len());
+        self.outgoing().append(bytes);
     }
 }
 
@@ -105,9 +141,10 @@ impl Burst {
 impl Shared {
     /// Sends what is pending, unless somebody is at it.
     pub(crate) fn send(self: &Arc<Self>, mut core: MutexGuard<'_, Core>, urgency: Urgency) {
+        core.stage();
         let Some(link) = &mut core.link else { return };
         link.burst.count();
-        if link.turn_taken || link.pending.is_empty() {
+        if link.turn_taken || link.outgoing().is_empty() {
             return;
         }
         link.turn_taken = true;
@@ -176,14 +213,14 @@ impl Shared {
             let Some(link) = core.link.as_mut() else {
                 return true;
             };
-            if link.pending.is_empty() {
+            if link.outgoing().is_empty() {
                 link.turn_taken = false;
                 link.handed_over = false;
                 self.notify();
                 return true;
             }
             let spare = std::mem::take(&mut link.spare);
-            let mut out = std::mem::replace(&mut link.pending, spare);
+            let mut out = std::mem::replace(link.outgoing(), spare);
             let outbox = Arc::clone(&link.outbox);
             link.last_sent_at = now();
             MutexGuard::unlocked(core, || {
