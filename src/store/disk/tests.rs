@@ -1,4 +1,5 @@
 mod crash_disk;
+mod million;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
