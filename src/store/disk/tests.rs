@@ -10,7 +10,7 @@ use redb::TableDefinition;
 
 use super::*;
 use crate::store::change::tests::history;
-use crate::store::{Change, MemoryState};
+use crate::store::{Change, EntryRecord, MemoryState, SessionKey};
 use crash_disk::{CrashDisk, Random};
 
 /// A directory that goes with the test.
@@ -143,6 +143,11 @@ fn a_store_is_its_owners_alone_and_open_once() {
     drop(store);
     assert!(matches!(reader.messages(&[]), Err(StoreError::Closed)));
     DiskStore::open(&file).unwrap();
+    let half_made = directory.file("half/store.redb.new-store");
+    fs::create_dir(half_made.parent().unwrap()).unwrap();
+    fs::write(&half_made, [0; 9000]).unwrap();
+    DiskStore::open(&half_made.with_extension("")).unwrap();
+    assert!(!half_made.exists());
     let missing = DiskStore::open_existing(&directory.file("none"));
     assert!(matches!(missing, Err(StoreError::Missing(_))));
 }

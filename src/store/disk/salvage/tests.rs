@@ -3,7 +3,7 @@ use std::fs;
 use super::super::tests::{Directory, state, workload};
 use super::super::*;
 use super::*;
-use crate::store::{Change, MemoryState, Position};
+use crate::store::{Change, MemoryState, Position, SessionKey};
 
 /// A store with a queue of `count` messages.
 fn filled(file: &Path, count: u64) -> MemoryState {
