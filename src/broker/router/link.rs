@@ -91,6 +91,14 @@ impl Link {
         self.backlog + self.pending.len() + self.held_bytes()
     }
 
+    /// The same when this batch may not have touched it.
+    pub(super) fn waiting_now(&self) -> usize {
+        if self.touched {
+            return self.waiting_bytes();
+        }
+        self.outbox.backlog() + self.pending.len() + self.held_bytes()
+    }
+
     /// Nothing may leave before something that is held.
     pub(super) fn is_blocked(&self) -> bool {
         self.held

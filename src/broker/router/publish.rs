@@ -11,7 +11,7 @@ use super::link::Payload;
 use super::publication::{Frame, Publication};
 use super::session::Session;
 use super::sessions::Delivered;
-use super::subscriptions::SessionSlot;
+use super::subscriptions::{Member, SessionSlot};
 use crate::broker::config::QueueFull;
 use crate::broker::plugin::Event;
 use crate::proto::flow::incoming::Verdict;
@@ -285,6 +285,17 @@ impl Router {
         now: Instant,
     ) -> Routed {
         let mut routed = Routed::default();
+        if publication.qos != QoS::AtMostOnce
+            && self.sessions.settings.queue_full(publication.topic) == QueueFull::Reject
+            && self.publisher_hears_reasons(from)
+        {
+            let full = self.full_queues(publication, from, now);
+            if full > 0 {
+                routed.matched = full;
+                routed.queues_full = full;
+                return routed;
+            }
+        }
         if publication.retain && !self.keep(publication, from) {
             routed.not_retained = true;
             if publication.qos != QoS::AtMostOnce && self.publisher_hears_reasons(from) {
@@ -323,6 +334,51 @@ impl Router {
             routed.queues_full += full;
         }
         routed
+    }
+
+    /// How many queues have no room for a message. If there are any it is refused before anybody gets it: to publish it
+    /// again, or with DUP, brings it to each receiver once. [MQTT-4.3.3-10]
+    fn full_queues(
+        &mut self,
+        publication: &mut Publication<'_>,
+        from: Option<SessionSlot>,
+        now: Instant,
+    ) -> usize {
+        let Some(message) = publication.message() else {
+            return 0;
+        };
+        let Self {
+            subscriptions,
+            sessions,
+            ..
+        } = self;
+        let receivers = subscriptions.receivers(publication.topic);
+        let owner = sessions.settings.response_areas.owner(publication.topic);
+        let mut full: Vec<SessionSlot> = receivers
+            .direct
+            .iter()
+            .filter(|receiver| owner.is_none_or(|owner| sessions.is_owner(receiver.slot, owner)))
+            .filter_map(|receiver| receiver.for_publisher(from == Some(receiver.slot)))
+            .filter(|receiver| sessions.has_no_room_for(receiver.slot, receiver.qos, &message))
+            .map(|receiver| receiver.slot)
+            .collect();
+        let groups = if owner.is_none() {
+            receivers.groups.clone()
+        } else {
+            Vec::new()
+        };
+        for group in groups.into_iter().filter_map(|id| subscriptions.group(id)) {
+            let is_full = |member: &Member| {
+                sessions.has_no_room_for(member.slot, member.options.qos, &message)
+            };
+            if group.members.iter().all(is_full) {
+                full.extend(group.members.first().map(|member| member.slot));
+            }
+        }
+        for slot in &full {
+            sessions.note_refused(*slot, publication.topic, now);
+        }
+        full.len()
     }
 
     /// Tells the plugins about a message that is being routed.

@@ -2,6 +2,7 @@
 
 mod deliver;
 mod drops;
+mod full;
 mod stored;
 
 use std::collections::HashMap;
@@ -209,24 +210,15 @@ impl Sessions {
             None if qos == QoS::AtMostOnce && !self.settings.queue_qos0_messages => {
                 Readiness::Never
             }
-            None if queue_is_full(session, 0, &self.settings) => Readiness::Never,
-            None => Readiness::Offline,
-            Some(link) => {
-                let backlog = if link.touched {
-                    link.waiting_bytes()
-                } else {
-                    link.outbox.backlog()
-                };
-                let free = backlog <= self.settings.outbox_soft_limit && session.queue.is_empty();
-                if free
-                    && (qos == QoS::AtMostOnce
-                        || session.has_room(self.settings.max_inflight_bytes))
-                {
-                    Readiness::Now
-                } else {
-                    Readiness::Busy
+            _ if self.would_wait(session, qos) && queue_is_full(session, 0, &self.settings) => {
+                match qos {
+                    QoS::AtMostOnce => Readiness::Never,
+                    QoS::AtLeastOnce | QoS::ExactlyOnce => Readiness::Full,
                 }
             }
+            None => Readiness::Offline,
+            Some(_) if self.would_wait(session, qos) => Readiness::Busy,
+            Some(_) => Readiness::Now,
         }
     }
 

@@ -25,6 +25,8 @@ use crate::store::{MessageRecord, StoreError};
 pub(super) enum Readiness {
     /// It would be dropped.
     Never,
+    /// The queue is full: the settings say what happens then.
+    Full,
     /// The session is away and queues it.
     Offline,
     /// It waits for the window or the socket.

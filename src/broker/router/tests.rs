@@ -275,6 +275,62 @@ queue-full-filters: {'old/#': drop-oldest, 'new/#': drop-new}
     assert_eq!(*seen.lock(), expected);
 }
 
+/// A message that is refused came to nobody: published again, it comes to each receiver once.
+#[test]
+fn reject_refuses_a_message_for_all_if_one_queue_is_full() {
+    let settings = "queue-full: reject\nlimits:\n  max-queued-messages: 1\n";
+    let (broker, address) = start(settings);
+    let filters = [("full", "#"), ("empty", "t"), ("member", "$share/g/only")];
+    for (client_id, filter) in filters {
+        let mut peer = Peer::connected(address, &connect(client_id, CLEAN_START, &EXPIRY));
+        assert_eq!(peer.ask(&subscribe(filter, 2))[0], 0x90);
+        peer.send(&DISCONNECT);
+    }
+    until(|| broker.context().unwrap().stats().unwrap().clients_connected == 0);
+    let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
+    // Fills the queue of `full`.
+    assert_eq!(
+        sender.ask(&publish(0x32, "x", 1, b"1")),
+        packet(0x40, &[0, 1])
+    );
+    for dup in [0, 0x08] {
+        let refused = sender.ask(&publish(0x35 | dup, "t", 2, b"2"));
+        assert_eq!(refused[..5], [0x50, refused[1], 0, 2, 0x97]);
+    }
+    drop(Peer::connected(address, &connect("full", CLEAN_START, &[])));
+    let mut peer = Peer::connected(address, &connect("empty", 0, &EXPIRY));
+    assert_eq!(peer.ask(&PINGREQ), PINGRESP);
+    // Nor was it retained.
+    assert_eq!(peer.ask(&subscribe("t", 2))[0], 0x90);
+    assert_eq!(peer.ask(&PINGREQ), PINGRESP);
+}
+
+#[test]
+fn a_shared_subscription_of_full_queues_does_what_queue_full_says() {
+    for (policy, answer) in [("reject", 0x97), ("drop-new", 0), ("drop-oldest", 0)] {
+        let settings = format!("queue-full: {policy}\nlimits:\n  max-queued-messages: 1\n");
+        let (broker, address) = start(&settings);
+        for client_id in ["one", "other"] {
+            let mut peer = Peer::connected(address, &connect(client_id, CLEAN_START, &EXPIRY));
+            assert_eq!(peer.ask(&subscribe("$share/g/t", 1))[0], 0x90);
+            peer.send(&DISCONNECT);
+        }
+        until(|| broker.context().unwrap().stats().unwrap().clients_connected == 0);
+        let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
+        for id in [1, 2] {
+            let success = packet(0x40, &[0, id]);
+            assert_eq!(sender.ask(&publish(0x32, "t", id, &[id])), success);
+        }
+        let third = sender.ask(&publish(0x32, "t", 3, &[3]));
+        assert_eq!(third.get(4).copied().unwrap_or(0), answer, "{policy}");
+        let dropped = broker.context().unwrap().metrics().dropped_queue_full;
+        assert_eq!(dropped, 1, "{policy}");
+        let mut peer = Peer::connected(address, &connect("one", 0, &EXPIRY));
+        let kept = if policy == "drop-oldest" { 3 } else { 1 };
+        assert_eq!(peer.read(), publish(0x32, "t", 1, &[kept]), "{policy}");
+    }
+}
+
 /// `max-inflight-bytes`: what is beyond it waits in the queue for an acknowledgement.
 #[test]
 fn messages_in_flight_are_bounded_in_bytes_too() {

@@ -28,7 +28,7 @@ pub(in crate::broker::router) enum Delivered {
     Yes,
     /// Not for this session: offline at QoS 0, slow, denied, or too large.
     Dropped,
-    /// Its queue is full.
+    /// Its queue is full, and the message is of QoS 1 or 2.
     QueueFull,
 }
 
@@ -174,7 +174,10 @@ impl Sessions {
             let Some(oldest) = oldest else {
                 let topic = Some(publication.topic);
                 self.drops.note(session, topic, DropReason::QueueFull, now);
-                return Delivered::QueueFull;
+                return match terms.qos {
+                    QoS::AtMostOnce => Delivered::Dropped,
+                    QoS::AtLeastOnce | QoS::ExactlyOnce => Delivered::QueueFull,
+                };
             };
             self.waiting.remove(&oldest);
             self.journal.delete_entry(session.key, &oldest);
