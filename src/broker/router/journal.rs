@@ -214,6 +214,15 @@ impl Journal {
         link.aliases = aliases;
     }
 
+    /// Appends a QoS 2 PUBLISH that is sent again: it is durable, but comes after those that are held, and before those
+    /// that will be. [MQTT-4.4.0-1], [MQTT-4.6.0-1]
+    pub(super) fn send_again(&self, link: &mut Link, push: impl FnOnce(&mut Link)) {
+        let held = link.held.as_deref();
+        let waits =
+            held.is_some_and(|held| held.blocked.is_some() || !self.is_durable(held.sequence));
+        self.send(link, waits, push);
+    }
+
     /// Appends an acknowledgement to a link, after those before it. [MQTT-4.6.0-2]
     pub(super) fn answer(&self, link: &mut Link, waits: bool, push: impl FnOnce(&mut Link)) {
         let held = |held: &Held| waits || !self.is_durable(held.sequence);

@@ -449,7 +449,10 @@ fn resend_one(journal: &mut Journal, session: &mut Session, now: Instant) -> Opt
                 return Some(Resent::Discarded);
             };
             let push = |link: &mut Link| link.push_publish(&outbound, Some(id), true, now);
-            journal.send(link, false, push);
+            match outbound.qos {
+                QoS::ExactlyOnce if key.is_some() => journal.send_again(link, push),
+                _ => journal.send(link, false, push),
+            }
             Some(Resent::Publish(message.payload_bytes() as u64))
         }
     }
