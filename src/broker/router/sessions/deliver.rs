@@ -100,6 +100,8 @@ impl Sessions {
         };
         touch(&mut self.touched, &mut self.spares, link, slot);
         let congested = link.waiting_bytes() > settings.outbox_soft_limit;
+        // If not, what is in the way is of this batch and gone after the flush, and nothing else tells.
+        let is_behind = link.backlog > settings.outbox_soft_limit || link.is_blocked();
         if qos == QoS::AtMostOnce {
             if congested {
                 let topic = Some(publication.topic);
@@ -129,6 +131,9 @@ impl Sessions {
                 || !session.queue.is_empty()
                 || !session.has_room(settings.max_inflight_bytes)
             {
+                if congested && !is_behind && session.queue.is_empty() {
+                    self.unfinished.push(slot);
+                }
                 return self.enqueue(slot, &terms, publication, now);
             }
             let Some(message) = publication.message() else {
