@@ -11,7 +11,7 @@ use std::time::Instant;
 use rustc_hash::FxHasher;
 
 use super::Router;
-use super::command::Goodbye;
+use super::command::{Goodbye, SessionExpiry};
 use super::publication::Publication;
 use super::session::{Delivery, Session};
 use super::sessions::{Delivered, Member as Membership, Sessions, Waiter};
@@ -119,23 +119,51 @@ impl Router {
     /// that was sent already may have arrived, so nobody else gets it. [MQTT-4.8.2-5]
     pub(super) fn pass_on_session(&mut self, mut session: Session, now: Instant) {
         let inflight = session.outgoing.drain();
+        let queue = std::mem::take(&mut session.queue).into_iter();
         let (left, over): (Vec<_>, Vec<_>) = inflight
             .map(|flow| (flow.qos == QoS::AtLeastOnce, flow.message))
-            .chain(session.queue.into_iter().map(|delivery| (true, delivery)))
+            .chain(queue.map(|delivery| (true, delivery)))
             .partition(|(may_pass, delivery)| *may_pass && delivery.group.is_some());
-        for stored in over.iter().filter_map(|(_, delivery)| delivery.stored) {
-            self.sessions.journal.forget(stored);
+        let left: Vec<_> = left.into_iter().map(|(_, delivery)| delivery).collect();
+        let has_heirs = left.iter().any(|delivery| delivery.message.is_none());
+        if has_heirs {
+            self.keep_for_heirs(&mut session, &left);
         }
-        let left = left.into_iter().map(|(_, delivery)| delivery).collect();
+        for (_, delivery) in &over {
+            if has_heirs {
+                self.sessions
+                    .journal
+                    .delete_entry_alone(session.key, delivery);
+            }
+            if let Some(stored) = delivery.stored {
+                self.sessions.journal.forget(stored);
+            }
+        }
         let heirs = self.pass_on(left, now);
         let Some(key) = session.key else { return };
         if heirs.is_empty() {
             self.sessions.journal.delete_session(key);
             return;
         }
-        // They are in the store alone: the session's record keeps them there until somebody else has them.
         let ids = heirs.iter().filter_map(Delivery::away).collect();
         self.sessions.journal.read(Waiter::Heirs(key, heirs), ids);
+    }
+
+    /// Some of what a session leaves is in the store alone: its record keeps that there until somebody else has it. It
+    /// keeps nothing else, and a restart finds a session that is over.
+    fn keep_for_heirs(&mut self, session: &mut Session, left: &[Delivery]) {
+        let journal = &mut self.sessions.journal;
+        session.expiry = SessionExpiry::AtDisconnect;
+        journal.put_session(session, None);
+        for text in session.subscriptions.keys() {
+            journal.delete_subscription(session.key, text);
+        }
+        for id in session.incoming.ids() {
+            journal.delete_incoming(session.key, id);
+        }
+        for delivery in left.iter().filter(|delivery| delivery.message.is_some()) {
+            journal.delete_entry_alone(session.key, delivery);
+        }
     }
 
     /// The session has left a group: what waits for it as a member goes to the others, if there are any. What was sent
