@@ -193,6 +193,17 @@ impl<R> StoreInbox<R> {
     pub fn set_durable(&self, sequence: u64) {
         self.shared.durable.store(sequence, Ordering::Release);
     }
+
+    /// Sets what [`StoreHandle::status`] says of writing, for who plays the store's thread.
+    pub fn set_trouble(&self, trouble: Option<Trouble>) {
+        self.shared.set_state(trouble);
+    }
+
+    /// Nothing waits here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.reads.is_empty()
+    }
 }
 
 impl Shared {

@@ -295,6 +295,18 @@ impl Journal {
         }
     }
 
+    /// Sets what time it is: the simulation has a time of its own.
+    #[cfg(test)]
+    pub(super) fn set_clock(&mut self, base: Instant, base_wall: WallTime) {
+        self.clock = WallClock { base, base_wall };
+    }
+
+    /// Nothing of the current batch is to be stored.
+    #[cfg(test)]
+    pub(super) fn is_clean(&self) -> bool {
+        self.changes.is_empty() && self.releases.is_empty()
+    }
+
     /// Records a session as it is now, under a key of its own from the first time on.
     pub(super) fn put_session(&mut self, session: &mut Session, disconnected_at: Option<Instant>) {
         if self.store.is_none() {

@@ -510,4 +510,6 @@ impl RouterSettings {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -57,6 +57,16 @@ impl<T> Drop for Reply<T> {
 }
 
 impl<T> Answer<T> {
+    /// Looks without waiting: `None`: nothing yet; `Some(None)`: there will be no answer.
+    #[cfg(test)]
+    pub(crate) fn look(&self) -> Option<Option<T>> {
+        match std::mem::replace(&mut *self.0.state.lock(), State::Open) {
+            State::Given(answer) => Some(Some(answer)),
+            State::Dropped => Some(None),
+            State::Open => None,
+        }
+    }
+
     /// The answer; `None` if there will be none.
     ///
     /// # Blocking
