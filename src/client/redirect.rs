@@ -1,6 +1,6 @@
 //! Where a Server Reference leads.
 //!
-//! Source: MQTT 5.0 §4.13.
+//! Source: MQTT 5.0 §4.11.
 
 use std::fmt;
 use std::mem::discriminant;
@@ -149,7 +149,7 @@ mod tests {
         Endpoint::parse(url).unwrap().to_string()
     }
 
-    /// The examples of MQTT 5.0 §4.13 are among them.
+    /// The examples of MQTT 5.0 §4.11 are among them.
     #[test]
     fn a_reference_is_a_list_of_hosts_or_urls() {
         let from = "mqtt://me:secret@here:1999";

@@ -3,6 +3,7 @@
 mod authentication;
 pub(crate) mod requests;
 pub(crate) mod rounds;
+mod servers;
 mod store;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
