@@ -225,7 +225,8 @@ impl Journal {
 
     /// Appends an acknowledgement to a link, after those before it. [MQTT-4.6.0-2]
     pub(super) fn answer(&self, link: &mut Link, waits: bool, push: impl FnOnce(&mut Link)) {
-        let held = |held: &Held| waits || !self.is_durable(held.sequence);
+        // What is not held on a blocked link leaves later than it might: another acknowledgement could overtake it.
+        let held = |held: &Held| waits || held.blocked.is_some() || !self.is_durable(held.sequence);
         if self.holds && link.held.as_deref().map_or(waits, held) {
             link.hold(self.sequence, push);
         } else {
