@@ -283,9 +283,82 @@ fn a_subcommand_is_another_program() {
     }
     let done = run(BROKER, &["fly"]).expect(2);
     assert!(
-        done.errors
-            .starts_with("hbmqtt: unknown command 'fly'; there are pub, sub"),
+        done.errors.contains("pub, sub, rr, passwd"),
         "{}",
         done.errors
     );
+}
+
+#[test]
+fn user_name_and_password_may_be_for_scram() {
+    let directory = TempDir::new();
+    let file = directory.file("scram", "");
+    run(PASSWD, &["--scram", "-b", &file, "alice", "secret"]).expect(0);
+    let broker = Broker::with(&format!(
+        "auth: {{allow-anonymous: off, scram-file: {file}}}\n"
+    ));
+    let url = url(&broker);
+    let publish = [
+        "-t",
+        "a",
+        "-q",
+        "1",
+        "-m",
+        "x",
+        "--auth-method",
+        "SCRAM-SHA-256",
+    ];
+    let named = ["--url", &url, "-u", "alice", "-P", "secret"];
+    run(PUB, &[&named[..], &publish].concat()).expect(0);
+    let in_url = format!("mqtt://alice:secret@{}", broker.address());
+    run(PUB, &[&["--url", &in_url][..], &publish].concat()).expect(0);
+    let wrong = ["--url", &url, "-u", "alice", "-P", "wrong"];
+    run(PUB, &[&wrong[..], &publish].concat()).expect(135);
+    let done = run(PUB, &[&["--url", &url][..], &publish].concat()).expect(2);
+    assert!(done.errors.contains("needs a user name and a password"));
+    let data = ["--auth-data", "x"];
+    run(PUB, &[&named[..], &publish, &data].concat()).expect(2);
+
+    // Another method: what was given is sent, and the broker does not know it.
+    let other = [
+        "-t",
+        "a",
+        "-m",
+        "x",
+        "--auth-method",
+        "OTHER",
+        "--auth-data",
+        "abc",
+    ];
+    run(PUB, &[&["--url", &url][..], &other].concat()).expect(140);
+    let server = Server::new();
+    let tool = Tool::start(PUB, &[&["--url", &server.url()][..], &other].concat());
+    let connect = server.accept().packet();
+    holds(&connect, "15 00 05 4f 54 48 45 52");
+    holds(&connect, "16 00 03 61 62 63");
+    tool.wait().expect(1);
+}
+
+/// The exchange shows the password to nobody.
+#[test]
+fn a_password_for_scram_does_not_leave_the_program() {
+    let server = Server::new();
+    let url = format!("mqtt://alice:secret@{}", server.address());
+    let arguments = [
+        "--url",
+        &url,
+        "-t",
+        "a",
+        "-m",
+        "x",
+        "--auth-method",
+        "SCRAM-SHA-256",
+    ];
+    let tool = Tool::start(PUB, &arguments);
+    let connect = server.accept().packet();
+    assert!(
+        !connect.windows(6).any(|part| part == b"secret"),
+        "{connect:02x?}"
+    );
+    tool.wait().expect(1);
 }

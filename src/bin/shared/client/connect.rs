@@ -8,6 +8,7 @@ use hbmqtt::client::{Client, ClientError, ConnectOptions, TlsOptions, TopicDefau
 use hbmqtt::proto::{ProtocolVersion, topic};
 use log::{LevelFilter, error, info, warn};
 
+use super::authentication;
 use super::properties::Properties;
 use super::settings::{self, Environment};
 use super::target::Target;
@@ -54,7 +55,7 @@ pub(crate) fn plan(
         Manner::Mosquitto if args.config.is_none() => ClientConfig::for_tools(),
         _ => settings::load(args, &environment, program.settings)?,
     };
-    let target = target(manner, args, &environment, &config)?;
+    let mut target = target(manner, args, &environment, &config)?;
     let client_id = client_id(program, args)?;
     session(&mut config, manner, args)?;
     config.protocol = version(args, option5)?.or(config.protocol);
@@ -67,7 +68,11 @@ pub(crate) fn plan(
     let mut options = options(&config)
         .client_id(client_id.as_str())
         .tls(tls_options(&config, args));
-    options = credentials(options, args, &environment, &target, config.protocol)?;
+    let version = config.protocol;
+    options = credentials(options, args, &environment, &target, version, &properties)?;
+    if authentication::is_scram(&properties) {
+        target = target.without_credentials();
+    }
     if let Some(will) = will(args, &properties)? {
         options = options.will(properties.will(will));
     }
@@ -352,6 +357,7 @@ fn credentials(
     environment: &Environment,
     target: &Target,
     version: Option<ProtocolVersion>,
+    properties: &Properties,
 ) -> Result<ConnectOptions, Failure> {
     let endpoint = &target.endpoint;
     let user = args
@@ -362,17 +368,15 @@ fn credentials(
     let password = settings::password(args)?
         .or_else(|| endpoint.password.clone())
         .or_else(|| environment.password.clone().map(String::into_bytes));
-    let without_user = version.is_none_or(ProtocolVersion::allows_password_without_user_name);
-    Ok(match (user, password) {
-        (Some(user), Some(password)) => options.credentials(user, password),
-        (Some(user), None) => options.user_name(user),
-        (None, Some(password)) if without_user => options.password(password),
-        (None, Some(_)) => {
-            warn!("The password is not sent: MQTT 3.1.1 has none without a user name");
-            options
-        }
-        (None, None) => options,
-    })
+    let allows_password_alone =
+        version.is_none_or(ProtocolVersion::allows_password_without_user_name);
+    let password = if user.is_none() && password.is_some() && !allows_password_alone {
+        warn!("The password is not sent: MQTT 3.1.1 has none without a user name");
+        None
+    } else {
+        password
+    };
+    authentication::apply(options, properties, user, password)
 }
 
 /// The certificates of the command line; those whom to trust replace all that the file trusts.

@@ -2,6 +2,7 @@
 
 #[macro_use]
 pub(crate) mod options;
+pub(crate) mod authentication;
 pub(crate) mod connect;
 pub(crate) mod outcome;
 pub(crate) mod properties;

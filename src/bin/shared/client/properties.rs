@@ -87,7 +87,22 @@ impl Properties {
             .any(|(id, value)| id == PropertyId::SessionExpiryInterval && value.number() > Some(0))
     }
 
-    /// Puts those of CONNECT in.
+    /// Authentication Method and Data of CONNECT.
+    pub(crate) fn authentication(&self) -> (Option<&str>, Option<&str>) {
+        let find = |wanted| {
+            let mut all = self.of(Carrier::Connect);
+            all.find_map(|(id, value)| match value {
+                Value::Text(text) if id == wanted => Some(text.as_str()),
+                _ => None,
+            })
+        };
+        (
+            find(PropertyId::AuthenticationMethod),
+            find(PropertyId::AuthenticationData),
+        )
+    }
+
+    /// Puts those of CONNECT in, but for the authentication.
     pub(crate) fn connect(&self, mut options: ConnectOptions) -> ConnectOptions {
         for (id, value) in self.of(Carrier::Connect) {
             let number = value.number().unwrap_or_default();
@@ -442,6 +457,8 @@ pub(crate) const COMMON: &[Shorthand] = &[
         "connect request-problem-information",
         "0",
     ),
+    value("auth-method", "connect authentication-method"),
+    value("auth-data", "connect authentication-data"),
     pair("connect-user-property", "connect user-property"),
     value("will-delay", "will will-delay-interval"),
     value("will-delay-interval", "will will-delay-interval"),

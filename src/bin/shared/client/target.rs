@@ -60,6 +60,21 @@ impl Target {
         }
     }
 
+    /// The same without user name and password, which the library would send as they are.
+    pub(crate) fn without_credentials(mut self) -> Self {
+        if let Some((scheme, rest)) = self.url.split_once("://") {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let (authority, path) = rest.split_at(end);
+            let host = authority
+                .rsplit_once('@')
+                .map_or(authority, |(_, host)| host);
+            self.url = format!("{scheme}://{host}{path}");
+        }
+        self.endpoint.user = None;
+        self.endpoint.password = None;
+        self
+    }
+
     /// The topic that a URL of mosquitto's kind carries in its path: `mqtt://host/a/b` names `a/b`.
     pub(crate) fn topic(&self) -> Option<String> {
         if self.endpoint.websocket || !matches!(self.endpoint.address, Address::Tcp { .. }) {
@@ -109,4 +124,22 @@ fn encode_path(path: &str) -> String {
     path.replace('%', "%25")
         .replace('#', "%23")
         .replace('?', "%3F")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_loses_its_credentials_and_nothing_else() {
+        for (url, bare) in [
+            ("mqtt://me:p@w@host:1/a@b", "mqtt://host:1/a@b"),
+            ("wss://me@[::1]?a@b", "wss://[::1]?a@b"),
+            ("mqtt://host", "mqtt://host"),
+        ] {
+            let target = Target::parse(url).unwrap().without_credentials();
+            assert_eq!(target.url, bare);
+            assert_eq!(target.endpoint, Target::parse(bare).unwrap().endpoint);
+        }
+    }
 }
