@@ -107,7 +107,7 @@ impl Socket {
         })
     }
 
-    /// Takes over a connection accepted by a listener that was [prepared](prepare_listener): it has these options already.
+    /// Takes over a connection accepted by a listener that was prepared (`prepare_listener`): it has these options already.
     #[must_use]
     pub fn accepted(stream: TcpStream, peer: SocketAddr) -> Self {
         Self {

@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use super::whole_seconds;
 use crate::proto::packet::disconnect::DisconnectProperties;
 
-/// How to end a connection; see [`Client::disconnect_with`].
+/// How to end a connection; see [`Client::disconnect_with`](crate::client::Client::disconnect_with).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DisconnectOptions {
     pub(crate) publish_will: bool,

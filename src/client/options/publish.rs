@@ -42,7 +42,7 @@ impl PublishOptions {
     }
 
     /// How long `publish` waits for the acknowledgement, and `publish_nowait` for room.
-    /// Default: [`ConnectOptions::ack_timeout`].
+    /// Default: [`ConnectOptions::ack_timeout`](crate::client::ConnectOptions::ack_timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

@@ -84,7 +84,7 @@ impl SubscribeOptions {
         Self::default()
     }
 
-    /// How long to wait for the server's answer. Default: [`ConnectOptions::ack_timeout`].
+    /// How long to wait for the server's answer. Default: [`ConnectOptions::ack_timeout`](crate::client::ConnectOptions::ack_timeout).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
