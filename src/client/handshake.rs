@@ -283,6 +283,7 @@ pub(crate) fn dial_options(
     Ok(DialOptions {
         connect_timeout: options.connect_timeout,
         bind: options.bind_address,
+        proxy: options.proxy.clone(),
         tls,
         extra_headers: options.extra_headers.clone(),
         max_message_bytes: options.max_packet_bytes as usize,
@@ -307,7 +308,11 @@ fn tls_options(options: &TlsOptions) -> ClientTlsOptions {
         },
         certificate: options.cert_file.clone().zip(options.key_file.clone()),
         verification,
-        ..ClientTlsOptions::default()
+        system_roots: options.system_roots,
+        versions: options.versions,
+        alpn: options.alpn.clone(),
+        key_log: options.key_log_file.clone(),
+        server_name: None,
     }
 }
 

@@ -19,6 +19,8 @@ use bytestring::ByteString;
 
 use super::store::StorePlace;
 use super::{Client, ClientError, EnhancedAuthentication, ScramSha256, StateEvent};
+use crate::net::socks::Proxy;
+use crate::net::tls::TlsVersions;
 use crate::proto::packet::UserProperty;
 use crate::proto::{ProtocolVersion, QoS};
 
@@ -87,6 +89,7 @@ pub struct ConnectOptions {
     pub(crate) tls: TlsOptions,
     pub(crate) extra_headers: Vec<(String, String)>,
     pub(crate) bind_address: Option<IpAddr>,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) on_state: Option<StateCallback>,
     pub(crate) store: Option<StorePlace>,
 }
@@ -108,6 +111,15 @@ pub struct TlsOptions {
     pub insecure_skip_host_name: bool,
     /// Any certificate will do: anybody between client and server can read and change everything. Default: no.
     pub insecure_skip_verification: bool,
+    /// Trust the authorities of the system as well, beside `ca_file`, `ca_path` and `ca_data`. Default: no.
+    pub system_roots: bool,
+    /// The versions of TLS to offer. Default: 1.2 and 1.3.
+    pub versions: TlsVersions,
+    /// The protocols to offer (ALPN), for a server that speaks several on one port. Default: none.
+    pub alpn: Vec<String>,
+    /// Append the secrets of each connection to this file, with which whoever reads it can read the connection: for
+    /// Wireshark. Default: none.
+    pub key_log_file: Option<PathBuf>,
 }
 
 /// QoS and RETAIN of publications to one topic that name none themselves.
@@ -159,6 +171,7 @@ impl ConnectOptions {
             tls: TlsOptions::default(),
             extra_headers: Vec::new(),
             bind_address: None,
+            proxy: None,
             on_state: None,
             store: None,
         }
@@ -467,6 +480,14 @@ impl ConnectOptions {
     #[must_use]
     pub fn bind_address(mut self, address: IpAddr) -> Self {
         self.bind_address = Some(address);
+        self
+    }
+
+    /// The SOCKS 5 proxy to connect through; it also looks up the broker's name. Default: none. TCP only, with TLS and
+    /// WebSocket above it.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
         self
     }
 

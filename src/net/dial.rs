@@ -11,6 +11,7 @@ use super::error::{AddressError, ConnectError, NetError, Phase};
 use super::handshake::Handshake;
 use super::mem;
 use super::socket::{PeerAddress, Socket};
+use super::socks::Proxy;
 use super::tls::{ClientTls, ClientTlsOptions};
 use super::transport::{self, Layers};
 use super::upgrade;
@@ -25,6 +26,8 @@ pub struct DialOptions {
     pub connect_timeout: Duration,
     /// The local address that the connection comes from. Default: the system chooses. TCP only.
     pub bind: Option<IpAddr>,
+    /// The SOCKS proxy to go through, which also looks up the host's name. Default: none. TCP only.
+    pub proxy: Option<Proxy>,
     /// For `mqtts` and `wss`. Default: the system's roots, everything verified.
     pub tls: Option<ClientTls>,
     /// HTTP headers to add to the WebSocket upgrade. Those that the upgrade itself needs are refused. Default: none.
@@ -38,6 +41,7 @@ impl Default for DialOptions {
         Self {
             connect_timeout: Duration::from_secs(10),
             bind: None,
+            proxy: None,
             tls: None,
             extra_headers: Vec::new(),
             max_message_bytes: MAX_MESSAGE_BYTES,
@@ -62,7 +66,7 @@ pub struct Dialled {
 ///
 /// # Errors
 /// [`NetError::Resolve`]: the name has no address. [`NetError::Connect`]: no address accepts; it names what was tried.
-/// [`NetError::Timeout`] and [`NetError::Closed`] with the phase. [`NetError::Tls`] and [`NetError::WebSocket`]: what either side of the
+/// [`NetError::Proxy`]: the proxy does not connect. [`NetError::Timeout`] and [`NetError::Closed`] with the phase. [`NetError::Tls`] and [`NetError::WebSocket`]: what either side of the
 /// handshake does not like.
 ///
 /// # Blocking
@@ -84,7 +88,7 @@ pub fn dial(endpoint: &Endpoint, options: &DialOptions) -> Result<Dialled, NetEr
         )?),
         false => None,
     };
-    let socket = connect(&endpoint.address, options.bind, deadline)?;
+    let socket = connect(&endpoint.address, options, deadline)?;
     if tls.is_none() && question.is_none() {
         return Ok(Dialled {
             socket,
@@ -123,13 +127,22 @@ fn http_host(endpoint: &Endpoint) -> String {
     }
 }
 
-fn connect(address: &Address, bind: Option<IpAddr>, deadline: Instant) -> Result<Socket, NetError> {
-    match address {
-        Address::Tcp { host, port } => connect_tcp(host, *port, bind, deadline),
-        Address::Unix(path) => UnixStream::connect(path)
+fn connect(
+    address: &Address,
+    options: &DialOptions,
+    deadline: Instant,
+) -> Result<Socket, NetError> {
+    match (address, &options.proxy) {
+        (Address::Tcp { host, port }, Some(proxy)) => {
+            let socket = connect_tcp(proxy.host(), proxy.port(), options.bind, deadline)?;
+            proxy.ask(&socket, host, *port, deadline)?;
+            Ok(socket)
+        }
+        (Address::Tcp { host, port }, None) => connect_tcp(host, *port, options.bind, deadline),
+        (Address::Unix(path), _) => UnixStream::connect(path)
             .map(|stream| Socket::unix(stream, PeerAddress::Unix))
             .map_err(|error| refused(path.display().to_string(), error)),
-        Address::Mem(name) => {
+        (Address::Mem(name), _) => {
             mem::connect(name, deadline).map_err(|error| refused(format!("mem://{name}"), error))
         }
     }

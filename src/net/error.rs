@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use super::proxy_header::ProxyHeaderError;
+use super::socks::ProxyError;
 use super::tls::TlsError;
 use super::url::UrlError;
 use super::websocket::WebSocketError;
@@ -35,6 +36,8 @@ pub enum NetError {
     WebSocket(WebSocketError),
     /// The PROXY protocol header is missing or wrong. The proxy, or who poses as one, is at fault.
     ProxyHeader(ProxyHeaderError),
+    /// The SOCKS proxy makes no connection.
+    Proxy(ProxyError),
 }
 
 /// What a connection is doing before MQTT begins.
@@ -45,6 +48,8 @@ pub enum Phase {
     Resolve,
     /// Setting up the connection.
     Connect,
+    /// Asking a SOCKS proxy for the connection.
+    Proxy,
     /// Reading the PROXY protocol header.
     ProxyHeader,
     /// The TLS handshake.
@@ -105,6 +110,7 @@ impl fmt::Display for NetError {
             Self::Tls(error) => error.fmt(f),
             Self::WebSocket(error) => error.fmt(f),
             Self::ProxyHeader(error) => error.fmt(f),
+            Self::Proxy(error) => error.fmt(f),
         }
     }
 }
@@ -114,6 +120,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Resolve => "looking up the host name",
             Self::Connect => "connecting",
+            Self::Proxy => "talking to the proxy",
             Self::ProxyHeader => "reading the PROXY protocol header",
             Self::TlsHandshake => "doing the TLS handshake",
             Self::WebSocketHandshake => "doing the WebSocket handshake",
@@ -151,6 +158,7 @@ impl Error for NetError {
             Self::Tls(error) => Some(error),
             Self::WebSocket(error) => Some(error),
             Self::ProxyHeader(error) => Some(error),
+            Self::Proxy(error) => Some(error),
             Self::Timeout(_) | Self::Closed(_) | Self::Stopped => None,
         }
     }
@@ -177,6 +185,12 @@ impl From<WebSocketError> for NetError {
 impl From<ProxyHeaderError> for NetError {
     fn from(error: ProxyHeaderError) -> Self {
         Self::ProxyHeader(error)
+    }
+}
+
+impl From<ProxyError> for NetError {
+    fn from(error: ProxyError) -> Self {
+        Self::Proxy(error)
     }
 }
 

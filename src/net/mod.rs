@@ -8,6 +8,7 @@ pub mod listener;
 mod mem;
 pub mod proxy_header;
 pub mod socket;
+pub mod socks;
 pub mod tls;
 pub mod transport;
 mod upgrade;

@@ -4,6 +4,7 @@
 //! [`TlsError::hint`].
 
 mod error;
+mod key_log;
 mod pem;
 mod verifier;
 
@@ -23,6 +24,7 @@ use rustls::{
 };
 
 pub use self::error::TlsError;
+use self::key_log::KeyLogFile;
 use self::pem::{load_certificates, load_key, load_revocations};
 use self::verifier::ServerVerifier;
 use super::certificate::{self, PeerCertificate};
@@ -126,8 +128,8 @@ pub struct ClientTlsOptions {
     pub alpn: Vec<String>,
     /// The versions to offer. Default: both.
     pub versions: TlsVersions,
-    /// Write the secrets of each connection to the file in `SSLKEYLOGFILE`, for Wireshark. Default: off.
-    pub key_log: bool,
+    /// Append the secrets of each connection to this file, for Wireshark. Default: none.
+    pub key_log: Option<PathBuf>,
 }
 
 /// What a client needs for its TLS connections. Cheap to clone.
@@ -174,8 +176,8 @@ impl ClientTls {
             .iter()
             .map(|protocol| protocol.clone().into_bytes())
             .collect();
-        if options.key_log {
-            config.key_log = Arc::new(rustls::KeyLogFile::new());
+        if let Some(file) = &options.key_log {
+            config.key_log = Arc::new(KeyLogFile::open(file)?);
         }
         let server_name = options
             .server_name

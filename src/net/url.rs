@@ -93,7 +93,7 @@ impl Endpoint {
         }
     }
 
-    fn parse_network(
+    pub(super) fn parse_network(
         rest: &str,
         default_port: u16,
         tls: bool,
@@ -208,6 +208,10 @@ pub enum UrlError {
     InvalidPort,
     /// A `%` is not followed by two hexadecimal digits, or what they make is not UTF-8.
     InvalidEscape,
+    /// The URL of a proxy does not begin with `socks5h://`.
+    NotSocks5h,
+    /// User name or password for a proxy is longer than 255 bytes.
+    LongCredentials,
 }
 
 impl fmt::Display for UrlError {
@@ -220,6 +224,8 @@ impl fmt::Display for UrlError {
             Self::InvalidHost => "the URL's host holds a character that no host name has",
             Self::InvalidPort => "the URL's port is no number from 1 to 65535",
             Self::InvalidEscape => "the URL has a '%' without two hexadecimal digits of UTF-8 text after it (write '%' itself as %25)",
+            Self::NotSocks5h => "not the URL of a proxy: expected socks5h://host",
+            Self::LongCredentials => "the URL's user name or password is longer than the 255 bytes that a proxy takes",
         })
     }
 }

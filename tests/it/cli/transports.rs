@@ -1,5 +1,9 @@
 //! The client programs over TLS, WebSocket and Unix sockets.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
+
 use super::server::Server;
 use super::*;
 use crate::support::certificates::Certificates;
@@ -188,4 +192,160 @@ fn a_wrong_websocket_path_comes_with_a_hint() {
     peer.answer("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     let done = tool.wait().expect(1);
     assert!(done.errors.contains("/mqtt"), "{}", done.errors);
+}
+
+/// A SOCKS proxy for one connection at a time, which takes `localhost` by name only; what each client sent before the
+/// connection was made.
+struct SocksProxy {
+    address: SocketAddr,
+    asked: mpsc::Receiver<Vec<u8>>,
+}
+
+impl SocksProxy {
+    fn start(reply: u8) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, asked) = mpsc::channel();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                let mut said = read(&mut client, 2);
+                said.extend(read(&mut client, said[1].into()));
+                client.write_all(&[5, *said.last().unwrap()]).unwrap();
+                if said.last() == Some(&2) {
+                    let user = read(&mut client, 2);
+                    said.extend(read(&mut client, user[1].into()));
+                    let length = read(&mut client, 1)[0];
+                    said.extend(read(&mut client, length.into()));
+                    client.write_all(&[1, 0]).unwrap();
+                }
+                let request = read(&mut client, 5);
+                let name = read(&mut client, request[4].into());
+                let port = read(&mut client, 2);
+                said.extend(&name);
+                client
+                    .write_all(&[5, reply, 0, 1, 0, 0, 0, 0, 0, 0])
+                    .unwrap();
+                if sender.send(said).is_err() || reply != 0 {
+                    continue;
+                }
+                let port = u16::from_be_bytes([port[0], port[1]]);
+                let server = TcpStream::connect((str::from_utf8(&name).unwrap(), port)).unwrap();
+                relay(client, server);
+            }
+        });
+        Self { address, asked }
+    }
+}
+
+fn read(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    stream.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+fn relay(client: TcpStream, server: TcpStream) {
+    for (mut from, mut to) in [
+        (client.try_clone().unwrap(), server.try_clone().unwrap()),
+        (server, client),
+    ] {
+        std::thread::spawn(move || {
+            _ = std::io::copy(&mut from, &mut to);
+            _ = to.shutdown(Shutdown::Write);
+        });
+    }
+}
+
+#[test]
+fn a_proxy_makes_the_connection() {
+    let certificates = Certificates::new();
+    let broker = broker(&certificates, "");
+    let proxy = SocksProxy::start(0);
+    let plain = format!("socks5h://{}", proxy.address);
+    let named = format!("socks5h://me:p%40w@{}", proxy.address);
+    let tls = at(&broker, "mqtts", "tls", "");
+    round_trip(&[
+        "--url",
+        &tls,
+        "--ca-file",
+        &certificates.ca,
+        "--proxy",
+        &plain,
+    ]);
+    round_trip(&[
+        "--url",
+        &at(&broker, "ws", "ws", "/mqtt"),
+        "--proxy",
+        &named,
+    ]);
+    let asked: Vec<Vec<u8>> = proxy.asked.try_iter().collect();
+    assert_eq!(asked.len(), 4);
+    assert_eq!(asked[0], b"\x05\x01\x00localhost");
+    assert_eq!(asked[2], b"\x05\x02\x00\x02mep@wlocalhost");
+
+    let refusing = format!("socks5h://{}", SocksProxy::start(4).address);
+    let done = run(
+        PUB,
+        &["--url", &tls, "--proxy", &refusing, "-t", "a", "-m", "x"],
+    )
+    .expect(1);
+    assert!(
+        done.errors
+            .contains("the proxy: the host cannot be reached"),
+        "{}",
+        done.errors
+    );
+    let wrong = [
+        "--url",
+        &tls,
+        "--proxy",
+        "http://proxy",
+        "-t",
+        "a",
+        "-m",
+        "x",
+    ];
+    let done = run(PUB, &wrong).expect(2);
+    assert!(
+        done.errors.contains("expected socks5h://host"),
+        "{}",
+        done.errors
+    );
+}
+
+#[test]
+fn tls_is_spoken_as_it_was_asked_for() {
+    let certificates = Certificates::new();
+    let broker = broker(&certificates, "");
+    let url = at(&broker, "mqtts", "tls", "");
+    let trusting = ["--url", &url, "--ca-file", &certificates.ca];
+    let keys = certificates.directory.path().join("keys");
+    let keys = keys.to_str().unwrap();
+    for (version, secret) in [
+        ("1.2", "CLIENT_RANDOM "),
+        ("tlsv1.3", "CLIENT_TRAFFIC_SECRET_0 "),
+    ] {
+        let options = [
+            "--tls-version",
+            version,
+            "--tls-keylog",
+            keys,
+            "--tls-alpn",
+            "mqtt",
+        ];
+        round_trip(&[&trusting[..], &options].concat());
+        let logged = std::fs::read_to_string(keys).unwrap();
+        assert!(
+            logged.lines().any(|line| line.starts_with(secret)),
+            "{logged}"
+        );
+        std::fs::remove_file(keys).unwrap();
+    }
+    let old = [
+        &trusting[..],
+        &["--tls-version", "tlsv1.1", "-t", "a", "-m", "x"],
+    ]
+    .concat();
+    let done = run(PUB, &old).expect(2);
+    assert!(done.errors.contains("1.2 and 1.3 only"), "{}", done.errors);
 }

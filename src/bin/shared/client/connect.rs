@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hbmqtt::client::ClientConfig;
 use hbmqtt::client::{Client, ClientError, ConnectOptions, TlsOptions, TopicDefaults, WillOptions};
+use hbmqtt::net::url::Address;
 use hbmqtt::proto::{ProtocolVersion, topic};
 use log::{LevelFilter, error, info, warn};
 
@@ -83,6 +84,12 @@ pub(crate) fn plan(
     }
     if let Some(address) = args.bind {
         options = options.bind_address(address);
+    }
+    if let Some(proxy) = &args.proxy {
+        if !matches!(target.endpoint.address, Address::Tcp { .. }) {
+            return Err(Failure::usage("--proxy is for TCP, not for Unix sockets"));
+        }
+        options = options.proxy(proxy.clone());
     }
     Ok(Plan {
         target,
@@ -186,6 +193,11 @@ fn refuse_unsupported(args: &ConnectionArgs) -> Result<(), Failure> {
             "key-password",
             args.key_password.is_some(),
             "rustls does not decrypt keys; decrypt the file with 'openssl pkey'",
+        ),
+        (
+            "srv",
+            args.srv,
+            "SRV records are not looked up; name the broker itself",
         ),
         (
             "keyform",
@@ -405,6 +417,10 @@ fn tls_options(config: &ClientConfig, args: &ConnectionArgs) -> TlsOptions {
         key_file: config.keyfile.clone(),
         insecure_skip_host_name: args.insecure || !config.check_hostname,
         insecure_skip_verification: args.insecure_any_certificate || !config.verify_cert,
+        system_roots: args.tls_use_os_certs,
+        versions: args.tls_version.unwrap_or_default(),
+        alpn: args.tls_alpn.clone(),
+        key_log_file: args.tls_keylog.as_ref().map(Into::into),
     }
 }
 

@@ -81,6 +81,7 @@ pub(crate) const COMMON_ALIASES: &[(&str, &str)] = &[
     ("ca-cert", "ca-file"),
     ("capath", "ca-path"),
     ("cadata", "ca-data"),
+    ("alpn", "tls-alpn"),
     ("will-payload", "will-message"),
     ("ws-headers", "extra-headers"),
     ("config-file", "config"),

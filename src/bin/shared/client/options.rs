@@ -33,6 +33,10 @@ macro_rules! connection_options {
             #[argh(option, short = 'A', arg_name = "address", from_str_fn(crate::shared::client::values::address))]
             bind: {Option<std::net::IpAddr>},
 
+            /// a SOCKS proxy to connect through: socks5h://[user[:password]@]host[:port]
+            #[argh(option, arg_name = "url", from_str_fn(crate::shared::client::values::proxy))]
+            proxy: {Option<hbmqtt::net::socks::Proxy>},
+
             // Who.
             /// user name; goes before the one in the URL. Environment: HBMQTT_USERNAME
             #[argh(option, short = 'u', arg_name = "name")]
@@ -107,6 +111,15 @@ macro_rules! connection_options {
             /// trust the authorities of the system: the default without --ca-*; with --host it asks for TLS
             #[argh(switch)]
             tls_use_os_certs: {bool},
+            /// offer this version of TLS only: 1.2 or 1.3 (both)
+            #[argh(option, arg_name = "version", from_str_fn(crate::shared::client::values::tls_version))]
+            tls_version: {Option<hbmqtt::net::tls::TlsVersions>},
+            /// offer this protocol (ALPN); repeatable
+            #[argh(option, arg_name = "protocol")]
+            tls_alpn: {Vec<String>},
+            /// append the secrets of the TLS connection to this file, for Wireshark
+            #[argh(option, arg_name = "file")]
+            tls_keylog: {Option<String>},
             /// with --host: no TLS, even on port 8883
             #[argh(switch)]
             no_tls: {bool},
@@ -181,6 +194,9 @@ macro_rules! connection_options {
             /// refused: rustls chooses by itself
             #[argh(option, hidden_help)]
             ciphers: {Option<String>},
+            /// refused: no SRV look-up
+            #[argh(switch, short = 'S', hidden_help)]
+            srv: {bool},
             /// refused: rustls cannot decrypt keys
             #[argh(option, hidden_help)]
             key_password: {Option<String>},

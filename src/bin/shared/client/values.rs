@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hbmqtt::net::socks::Proxy;
+use hbmqtt::net::tls::TlsVersions;
+use hbmqtt::net::url::UrlError;
 use hbmqtt::proto::{ProtocolVersion, QoS};
 
 use crate::shared::log::Format;
@@ -45,6 +48,22 @@ pub(crate) fn version(text: &str) -> Result<ProtocolVersion, String> {
         "4" | "311" | "3.1.1" => Ok(ProtocolVersion::V311),
         "5" | "5.0" => Ok(ProtocolVersion::V5),
         _ => Err("use 3.1, 3.1.1 or 5".to_owned()),
+    }
+}
+
+/// A SOCKS proxy.
+pub(crate) fn proxy(text: &str) -> Result<Proxy, String> {
+    text.parse().map_err(|error: UrlError| error.to_string())
+}
+
+/// A version of TLS in any of the spellings in use.
+pub(crate) fn tls_version(text: &str) -> Result<TlsVersions, String> {
+    let plain = text.to_ascii_lowercase();
+    match plain.strip_prefix("tlsv").unwrap_or(&plain) {
+        "1.2" => Ok(TlsVersions::Only12),
+        "1.3" => Ok(TlsVersions::Only13),
+        "1" | "1.0" | "1.1" => Err("rustls has 1.2 and 1.3 only".to_owned()),
+        _ => Err("use 1.2 or 1.3".to_owned()),
     }
 }
 
