@@ -10,6 +10,7 @@ mod our_client;
 mod our_client_properties;
 mod our_tools;
 mod paho;
+mod properties;
 
 use std::path::{Path, PathBuf};
 
