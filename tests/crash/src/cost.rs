@@ -287,9 +287,9 @@ fn load(
         done.store(true, Ordering::Relaxed);
         let receivers = receivers.into_iter().map(thread::ScopedJoinHandle::join);
         let results = loads.into_iter().chain(receivers);
-        results
-            .map(|joined| joined.unwrap_or_else(|_| Err(Fault::Wrong("panic".to_owned()))))
-            .collect()
+        let panicked = |_| Err(Fault::Wrong("panic".to_owned()));
+        let mut results = results.map(|joined| joined.unwrap_or_else(panicked));
+        results.try_for_each(|result| result)
     })
 }
 

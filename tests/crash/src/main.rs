@@ -3,6 +3,7 @@
 mod arena;
 mod broker;
 mod bulk;
+mod cast;
 mod check;
 mod clock;
 mod cost;
