@@ -39,7 +39,7 @@ pub(crate) fn tail(payload_bytes: usize) -> Vec<u8> {
 
 #[inline]
 fn check(number: u64, stream: u32) -> u32 {
-    let mixed = (number ^ u64::from(stream) << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (number ^ u64::from(stream).rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     low_quarter(u128::from(mixed >> 32))
 }
 
