@@ -275,6 +275,7 @@ pub struct Outbox {
     options: OutboxOptions,
     closed: AtomicBool,
     is_plain: bool,
+    encrypts: bool,
     /// Changes under the lock when it grows.
     backlog: AtomicUsize,
     bytes_sent: AtomicU64,
@@ -322,7 +323,7 @@ impl Outbox {
         options: OutboxOptions,
         on_event: Box<dyn Fn(OutboxEvent) + Send + Sync>,
     ) -> Arc<Self> {
-        let is_plain = layers.is_plain();
+        let (is_plain, encrypts) = (layers.is_plain(), layers.encrypts());
         let layered = (!is_plain).then(|| {
             Box::new(Layered {
                 layers,
@@ -343,6 +344,7 @@ impl Outbox {
             options,
             closed: AtomicBool::new(false),
             is_plain,
+            encrypts,
             backlog: AtomicUsize::new(0),
             bytes_sent: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -422,6 +424,7 @@ impl Outbox {
         let Some(layered) = &mut state.layered else {
             return Ok(Received::Open);
         };
+        plain.reserve(raw.len());
         let received = layered.layers.receive(raw, plain);
         // A drain thread takes along what the layers want to say; a peer that does not read is not answered ping by ping.
         if !state.draining && !self.is_closed() {
@@ -472,6 +475,12 @@ impl Outbox {
         self.is_plain
     }
 
+    /// Whether a [`send`](Self::send) costs much more than its system call: with TLS.
+    #[must_use]
+    pub fn encrypts(&self) -> bool {
+        self.encrypts
+    }
+
     /// As [`close`](Self::close), with `last` behind what waits and nothing behind it. `last` is left empty.
     pub fn close_with(self: &Arc<Self>, last: &mut OutBuf) {
         let mut state = self.state.lock();
@@ -511,11 +520,40 @@ impl Outbox {
 
     fn enqueue(&self, state: &mut State, buf: &mut OutBuf) {
         self.backlog.fetch_add(buf.len(), Ordering::Relaxed);
-        let to = match &mut state.layered {
-            Some(layered) => &mut layered.plain,
-            None => &mut state.out,
-        };
-        to.append_rest(buf, Cursor::default());
+        match &mut state.layered {
+            // Frames are made with the copy that is made here anyway.
+            Some(layered) if !self.encrypts && layered.plain.is_empty() => {
+                self.frame(layered, buf, state.out.bytes_mut());
+            }
+            Some(layered) => layered.plain.append(buf),
+            None => state.out.append(buf),
+        }
+    }
+
+    /// Brings all of `buf` through the layers, as far as they take it.
+    fn frame(&self, layered: &mut Layered, buf: &mut OutBuf, wire: &mut Vec<u8>) {
+        let Layered {
+            layers,
+            plain,
+            plain_at,
+        } = layered;
+        let (length, before) = (buf.len(), wire.len());
+        layers.take_control(wire);
+        let mut at = Cursor::default();
+        while let Some(part) = buf.part(at) {
+            let part = part.get(..CHUNK_BYTES).unwrap_or(part);
+            if layers.send(part, wire).is_err() {
+                // The next write says so.
+                break;
+            }
+            buf.advance_in_part(&mut at, part.len());
+        }
+        plain.append_rest(buf, at);
+        *plain_at = Cursor::default();
+        let framed = length - plain.len();
+        self.backlog
+            .fetch_add(wire.len() - before, Ordering::Relaxed);
+        self.count_off(framed);
     }
 
     /// What to tell a sender whose bytes wait.

@@ -63,6 +63,12 @@ impl Layers {
         matches!(self.0, Kind::Plain)
     }
 
+    /// Whether [`send`](Self::send) encrypts, and does not just copy.
+    #[must_use]
+    pub fn encrypts(&self) -> bool {
+        matches!(self.0, Kind::Tls(_) | Kind::Both(_))
+    }
+
     /// Takes bytes from the socket and appends the plain ones that they complete to `plain`: never more than `raw` has.
     ///
     /// # Errors

@@ -367,10 +367,14 @@ impl Mask {
         if *mask == [0; 4] {
             return;
         }
-        for chunk in bytes.chunks_mut(4) {
-            for (byte, mask) in chunk.iter_mut().zip(&*mask) {
-                *byte ^= mask;
-            }
+        let [a, b, c, d] = *mask;
+        let word = u128::from_ne_bytes([a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d]);
+        let (words, rest) = bytes.as_chunks_mut();
+        for bytes in words {
+            *bytes = (u128::from_ne_bytes(*bytes) ^ word).to_ne_bytes();
+        }
+        for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
+            *byte ^= mask;
         }
         mask.rotate_left(bytes.len() % 4);
     }

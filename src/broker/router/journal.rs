@@ -77,7 +77,7 @@ impl Release {
                 // The connection may have ended meanwhile.
                 reply.give(Ok(slot));
             }
-            Then::Nothing if self.outbox.is_plain() => {
+            Then::Nothing if !self.outbox.encrypts() => {
                 let _ = self.outbox.send(&mut self.bytes);
             }
             Then::Nothing => {
