@@ -39,6 +39,12 @@ impl Bell {
         }
     }
 
+    /// Whether the sleeper sleeps, or is about to.
+    #[cfg(all(feature = "broker", test))]
+    pub(crate) fn sleeps(&self) -> bool {
+        self.sleeps.load(Ordering::SeqCst)
+    }
+
     /// Sleeps until somebody rings or `deadline` (`None`: never) has come, unless `has_work` says yes before. Always from the
     /// same thread. It may also return for no reason: look, and wait again.
     ///

@@ -319,6 +319,8 @@ impl Reader {
             return Ok(());
         }
         let is_large = data.len() >= WORTH_SPARING_BYTES;
+        // What ends a delivery has no answer, and can wait for what has one.
+        let ends_deliveries = !is_large && self.inbound.iter().all(Inbound::ends_delivery);
         let spares = is_large.then(|| Arc::clone(&self.services.spares));
         let batch = Batch {
             origin: self.origin,
@@ -326,11 +328,14 @@ impl Reader {
             inbound: std::mem::take(&mut self.inbound),
             spares,
         };
+        let router = &self.services.router;
         // BLOCKS: on the router's inbox: a full one stops the reading, and so the client.
-        self.services
-            .router
-            .send(Command::Batch(batch))
-            .map_err(|_| End::Stopping)
+        let given = if ends_deliveries {
+            router.leave(Command::Batch(batch))
+        } else {
+            router.send(Command::Batch(batch))
+        };
+        given.map_err(|_| End::Stopping)
     }
 
     fn on_packet(&mut self, data: &Bytes, at: usize, end: usize, frame: Frame) -> Result<(), End> {

@@ -187,11 +187,10 @@ impl Router {
     ///
     /// Source: MQTT 5.0 §3.1.2.5, §3.14.4, §4.1.1.
     pub(super) fn handle_detach(&mut self, origin: Origin, cause: DetachCause, now: Instant) {
-        let Some(session) = self.sessions.attached(origin) else {
+        if self.sessions.attached(origin).is_none() {
             return;
-        };
-        session.unlink();
-        self.sessions.online -= 1;
+        }
+        self.sessions.unlink(origin.slot);
         self.close_session(origin.slot, cause, now);
     }
 

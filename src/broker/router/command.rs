@@ -210,6 +210,13 @@ pub(crate) enum Inbound {
     Ack(Packet),
 }
 
+impl Inbound {
+    /// The client has a message for good, and nothing is to be answered.
+    pub(crate) fn ends_delivery(&self) -> bool {
+        matches!(self, Self::Ack(Packet::Puback(_) | Packet::Pubcomp(_)))
+    }
+}
+
 /// Where the parts of a PUBLISH stand in its batch's buffer.
 #[derive(Debug)]
 pub(crate) struct PublishSpan {

@@ -52,13 +52,9 @@ impl Router {
 
     /// Says goodbye to a client and lets go of its link. The session stays as it is.
     pub(super) fn end_link(&mut self, slot: SessionSlot, goodbye: &Goodbye) {
-        let Some(session) = self.sessions.session_mut(slot) else {
+        let Some(mut link) = self.sessions.unlink(slot) else {
             return;
         };
-        let Some(mut link) = session.unlink() else {
-            return;
-        };
-        self.sessions.online -= 1;
         if link.version.has_server_disconnect() {
             let text = Some(goodbye.text.clone());
             let mut sent = link.push_explained(text, |reason_string, version, out| {

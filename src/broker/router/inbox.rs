@@ -2,8 +2,11 @@
 //!
 //! The channel's own waiting spins for some ten microseconds before every sleep. Here it is the bell that learns whether
 //! staying awake is worth it: it is where one message is answered by the next, and not where messages are rare.
+//!
+//! What nobody waits for does not wake the router at all ([`Post::leave`]): waking it costs more than its work.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, SendError, Sender, TryRecvError, bounded};
@@ -14,7 +17,10 @@ use crate::thread::Bell;
 /// A queue for the router with this many places.
 pub(crate) fn inbox(places: usize) -> (Post, Inbox) {
     let (sender, receiver) = bounded(places);
-    let bell = Arc::new(Bell::of_light_sleep());
+    let bell = Arc::new(Doorbell {
+        bell: Bell::of_light_sleep(),
+        hears_all: AtomicBool::new(true),
+    });
     let post = Post {
         queue: sender,
         bell: Ringer(Arc::clone(&bell)),
@@ -31,13 +37,20 @@ pub(crate) struct Post {
     bell: Ringer,
 }
 
+#[derive(Debug)]
+struct Doorbell {
+    bell: Bell,
+    /// Whether it rings for what is left, too. Set before the router goes to sleep.
+    hears_all: AtomicBool,
+}
+
 /// Rings when it goes, too: the router is to notice that nobody is left.
 #[derive(Debug, Clone)]
-struct Ringer(Arc<Bell>);
+struct Ringer(Arc<Doorbell>);
 
 impl Drop for Ringer {
     fn drop(&mut self) {
-        self.0.ring();
+        self.0.bell.ring();
     }
 }
 
@@ -51,7 +64,27 @@ impl Post {
     /// While the inbox is full. The router never waits for one who waits here.
     pub(crate) fn send(&self, command: Command) -> Result<(), SendError<Command>> {
         self.queue.send(command)?;
-        self.bell.0.ring();
+        self.bell.0.bell.ring();
+        Ok(())
+    }
+
+    /// Gives a command to the router that nobody waits for: the router takes it with the next one, in its turn, and at the
+    /// latest when its next deadline comes. It is woken if it said that it wants to hear of everything, or when much is left.
+    ///
+    /// # Errors
+    /// The router is gone; the command comes back.
+    ///
+    /// # Blocking
+    /// While the inbox is full, as in [`send`](Self::send).
+    pub(crate) fn leave(&self, command: Command) -> Result<(), SendError<Command>> {
+        self.queue.send(command)?;
+        let Ringer(doorbell) = &self.bell;
+        // INVARIANT: either this load sees what the router said before it went to sleep, or its last look sees the command.
+        fence(Ordering::SeqCst);
+        let is_much = self.queue.len() >= MOST_LEFT || self.queue.is_full();
+        if is_much || doorbell.hears_all.load(Ordering::Relaxed) {
+            doorbell.bell.ring();
+        }
         Ok(())
     }
 }
@@ -60,7 +93,7 @@ impl Post {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queue: Receiver<Command>,
-    bell: Arc<Bell>,
+    bell: Arc<Doorbell>,
 }
 
 /// Nobody can send any more, and nothing is left.
@@ -73,14 +106,19 @@ impl Inbox {
         self.queue.try_recv().ok()
     }
 
-    /// The next command, `None` at `deadline` (no deadline: never).
+    /// The next command, `None` at `deadline` (no deadline: never). `hears_all`: what is only [left](Post::leave) counts, too.
     ///
     /// # Errors
     /// [`Deserted`].
     ///
     /// # Blocking
     /// Until then.
-    pub(crate) fn next(&self, deadline: Option<Instant>) -> Result<Option<Command>, Deserted> {
+    pub(crate) fn next(
+        &self,
+        deadline: Option<Instant>,
+        hears_all: bool,
+    ) -> Result<Option<Command>, Deserted> {
+        self.bell.hears_all.store(hears_all, Ordering::Relaxed);
         loop {
             match self.queue.try_recv() {
                 Ok(command) => return Ok(Some(command)),
@@ -95,10 +133,13 @@ impl Inbox {
                 return Ok(None);
             }
             // BLOCKS: until a command comes or the deadline.
-            self.bell.wait(deadline, || !self.queue.is_empty());
+            self.bell.bell.wait(deadline, || !self.queue.is_empty());
         }
     }
 }
+
+/// So many commands wait before the router is woken for what nobody waits for.
+const MOST_LEFT: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -118,7 +159,7 @@ mod tests {
         let (post, inbox) = inbox(2);
         let router = crate::thread::spawn("router", 0, move || {
             let mut count = 0;
-            while let Ok(command) = inbox.next(None) {
+            while let Ok(command) = inbox.next(None, false) {
                 count += u32::from(command.is_some());
             }
             count
@@ -127,11 +168,14 @@ mod tests {
         for _ in 0..10_000 {
             post.send(command()).unwrap();
         }
+        for _ in 0..10_000 {
+            post.leave(command()).unwrap();
+        }
         let other = post.clone();
         drop(post);
         other.send(command()).unwrap();
         drop(other);
-        assert_eq!(router.join().unwrap(), 10_001);
+        assert_eq!(router.join().unwrap(), 20_001);
     }
 
     #[test]
@@ -141,9 +185,31 @@ mod tests {
     )]
     fn a_deadline_is_kept_and_a_lost_router_is_an_error() {
         let (post, inbox) = inbox(1);
-        assert!(inbox.next(Some(Instant::now())).unwrap().is_none());
+        assert!(inbox.next(Some(Instant::now()), true).unwrap().is_none());
         assert!(inbox.try_next().is_none());
         drop(inbox);
         assert!(post.send(command()).is_err());
+    }
+    #[test]
+    fn what_is_left_wakes_the_router_only_if_it_wants_to_hear_of_it_or_when_it_is_much() {
+        for (hears_all, wakes) in [(true, 1), (false, MOST_LEFT)] {
+            let (post, inbox) = inbox(2 * MOST_LEFT);
+            let doorbell = Arc::clone(&inbox.bell);
+            let router = crate::thread::spawn("router", 0, move || {
+                let first = inbox.next(None, hears_all);
+                let rest = std::iter::from_fn(|| inbox.try_next());
+                usize::from(first.is_ok()) + rest.count()
+            })
+            .unwrap();
+            while !doorbell.bell.sleeps() {
+                std::thread::yield_now();
+            }
+            for _ in 1..wakes {
+                post.leave(command()).unwrap();
+                assert!(doorbell.bell.sleeps());
+            }
+            post.leave(command()).unwrap();
+            assert_eq!(router.join().unwrap(), wakes);
+        }
     }
 }

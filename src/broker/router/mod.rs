@@ -157,7 +157,7 @@ impl Router {
     pub(crate) fn run(mut self, inbox: &Inbox) {
         while !self.stopping {
             let first = if self.sessions.unfinished.is_empty() {
-                match inbox.next(self.timers.next_deadline()) {
+                match inbox.next(self.timers.next_deadline(), self.sessions.awaits_acks()) {
                     Ok(command) => command,
                     Err(Deserted) => return,
                 }
@@ -416,7 +416,7 @@ impl Router {
             bytes += link.pending.len();
             if link.pending.is_empty() {
                 // Touched, and nothing came of it.
-            } else if few && link.outbox.is_plain() {
+            } else if few && !link.outbox.encrypts() {
                 // What does not go now, goes later; `Drained` tells when a full outbox has room.
                 let _ = link.outbox.send(&mut link.pending);
             } else {

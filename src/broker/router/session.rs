@@ -57,6 +57,8 @@ pub(crate) struct Session {
     publisher: Option<Arc<Publisher>>,
     /// `chain` restricts what may be received.
     pub(super) checks_receiving: bool,
+    /// It has something to send that only an acknowledgement of its client lets go.
+    pub(super) awaits_ack: bool,
     /// What it did not get, once there was something.
     pub(super) drops: Option<Box<DropLog>>,
 }
@@ -171,6 +173,7 @@ impl Session {
             last,
             publisher: None,
             checks_receiving: chain.restricts(Action::Receive),
+            awaits_ack: false,
             chain,
             drops: None,
         }

@@ -35,7 +35,7 @@ pub(super) use stored::Waiter;
 /// Bytes in empty buffers kept for the next batch.
 const SPARE_BYTES: usize = 8 * 1024 * 1024;
 /// A buffer that grew beyond this is given back to the allocator.
-const SPARE_BUFFER_BYTES: usize = 256 * 1024;
+const SPARE_BUFFER_BYTES: usize = 1024 * 1024;
 
 /// Every session, and the bookkeeping of the current batch.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(super) struct Sessions {
     pub(super) unfinished: Vec<SessionSlot>,
     /// Sessions with a link.
     pub(super) online: usize,
+    /// How many sessions have something to send that only an acknowledgement lets go.
+    awaiting_acks: usize,
     /// What is queued in all sessions.
     pub(super) waiting: Waiting,
     /// What is to be stored.
@@ -81,6 +83,7 @@ impl Sessions {
             touched: Vec::new(),
             unfinished: Vec::new(),
             online: 0,
+            awaiting_acks: 0,
             waiting: Waiting::default(),
             journal: Journal::off(now),
             persistent: 0,
@@ -157,6 +160,28 @@ impl Sessions {
         slot
     }
 
+    /// Takes a session's link away. What was in flight waits to be sent again.
+    pub(super) fn unlink(&mut self, slot: SessionSlot) -> Option<Box<Link>> {
+        let link = self.slots.get_mut(slot as usize)?.unlink()?;
+        self.online -= 1;
+        self.set_awaits_ack(slot, false);
+        Some(link)
+    }
+
+    /// Notes whether a session has something to send that only an acknowledgement lets go.
+    fn set_awaits_ack(&mut self, slot: SessionSlot, awaits_ack: bool) {
+        if let Some(session) = self.slots.get_mut(slot as usize)
+            && session.awaits_ack != awaits_ack
+        {
+            session.awaits_ack = awaits_ack;
+            if awaits_ack {
+                self.awaiting_acks += 1;
+            } else {
+                self.awaiting_acks -= 1;
+            }
+        }
+    }
+
     /// Puts a message that was stored at the end of its session's queue.
     pub(super) fn restore_queued(
         &mut self,
@@ -182,8 +207,14 @@ impl Sessions {
             self.waiting.remove(delivery);
         }
         self.online -= usize::from(session.link.is_some());
+        self.awaiting_acks -= usize::from(session.awaits_ack);
         self.persistent -= usize::from(session.is_persistent());
         Some(session)
+    }
+
+    /// Whether an acknowledgement may let something go that waits.
+    pub(super) fn awaits_acks(&self) -> bool {
+        self.awaiting_acks > 0
     }
 
     /// Sessions that outlive their connection.

@@ -134,6 +134,7 @@ impl Sessions {
                 if congested && !is_behind && session.queue.is_empty() {
                     self.unfinished.push(slot);
                 }
+                self.set_awaits_ack(slot, true);
                 return self.enqueue(slot, &terms, publication, now);
             }
             let Some(message) = publication.message() else {
@@ -240,43 +241,44 @@ impl Sessions {
         retained: &Retained,
         now: Instant,
     ) {
-        self.send_waiting(slot, retained, now);
+        let awaits_ack = self.send_waiting(slot, retained, now) == Pumped::AwaitsAck;
+        self.set_awaits_ack(slot, awaits_ack);
         if self.journal.is_on() {
             self.note_replay(slot);
             self.read_ahead(slot);
         }
     }
 
-    fn send_waiting(&mut self, slot: SessionSlot, retained: &Retained, now: Instant) {
+    fn send_waiting(&mut self, slot: SessionSlot, retained: &Retained, now: Instant) -> Pumped {
         let Some(session) = self.slots.get_mut(slot as usize) else {
-            return;
+            return Pumped::Settled;
         };
         if session.queue.is_empty() && session.replays.is_empty() && !session.outgoing.has_resends()
         {
-            return;
+            return Pumped::Settled;
         }
         let Some(link) = session.link.as_mut() else {
-            return;
+            return Pumped::Settled;
         };
         touch(&mut self.touched, &mut self.spares, link, slot);
         let mut ahead = Ahead::default();
         loop {
             let Some(link) = session.link.as_ref() else {
-                return;
+                return Pumped::Settled;
             };
             if link.waiting_bytes() > self.settings.outbox_soft_limit {
                 // A socket that is behind reports when it has caught up; one that is not is tried after the flush.
                 if link.backlog <= self.settings.outbox_soft_limit && !link.is_blocked() {
                     self.unfinished.push(slot);
                 }
-                return;
+                return Pumped::Settled;
             }
             if session.outgoing.has_resends() {
                 if session.flows_away {
-                    return;
+                    return Pumped::Settled;
                 }
                 match resend_one(&mut self.journal, session, now) {
-                    None => return,
+                    None => return Pumped::AwaitsAck,
                     Some(Resent::Pubrel) => self.packets_sent += 1,
                     Some(Resent::Discarded) => {
                         self.drops.note(session, None, DropReason::TooLarge, now);
@@ -290,19 +292,20 @@ impl Sessions {
             }
             let room = session.has_room(self.settings.max_inflight_bytes);
             let delivery = if let Some(next) = session.queue.front() {
-                if next.message.is_none()
-                    || (next.qos != QoS::AtMostOnce && !room && !next.expired(now))
-                {
-                    return;
+                if next.message.is_none() {
+                    return Pumped::Settled;
+                }
+                if next.qos != QoS::AtMostOnce && !room && !next.expired(now) {
+                    return Pumped::AwaitsAck;
                 }
                 let Some(delivery) = session.pop_queue() else {
-                    return;
+                    return Pumped::Settled;
                 };
                 self.waiting.remove(&delivery);
                 delivery
             } else if let Some(replay) = session.replays.front_mut() {
                 if replay.qos != QoS::AtMostOnce && !room {
-                    return;
+                    return Pumped::AwaitsAck;
                 }
                 let Some(message) = next_retained(replay, retained, &mut ahead) else {
                     if let Some(replay) = session.replays.pop_front() {
@@ -329,7 +332,7 @@ impl Sessions {
                 }
                 replay.delivery(message)
             } else {
-                return;
+                return Pumped::Settled;
             };
             if delivery.expired(now) {
                 self.journal.delete_entry(session.key, &delivery);
@@ -359,6 +362,15 @@ impl Sessions {
             }
         }
     }
+}
+
+/// What a session's waiting messages wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pumped {
+    /// An acknowledgement of its client.
+    AwaitsAck,
+    /// Nothing waits, or something else than an acknowledgement is told when it can go on.
+    Settled,
 }
 
 /// Where a message that is sent for the first time comes from, as far as the store must know.
