@@ -21,12 +21,16 @@ pub(crate) fn inbox(places: usize) -> (Post, Inbox) {
         bell: Bell::of_light_sleep(),
         hears_all: AtomicBool::new(true),
     });
+    let slot = Arc::new(Slot {
+        queue: receiver,
+        closed: AtomicBool::new(false),
+    });
     let post = Post {
         queue: sender,
         bell: Ringer(Arc::clone(&bell)),
+        slot: Arc::clone(&slot),
     };
-    let queue = receiver;
-    (post, Inbox { queue, bell })
+    (post, Inbox { slot, bell })
 }
 
 /// Where commands for the router are given in. Cheap to clone.
@@ -35,6 +39,24 @@ pub(crate) struct Post {
     /// INVARIANT: stands before the bell, so that it is gone when the last one rings for the last time.
     queue: Sender<Command>,
     bell: Ringer,
+    slot: Arc<Slot>,
+}
+
+/// Where the commands lie. A channel of this kind keeps what nobody took until its last sender goes, and whoever waits for
+/// an answer to one of them would wait as long: what the router leaves behind is dropped.
+#[derive(Debug)]
+struct Slot {
+    queue: Receiver<Command>,
+    /// The router is gone.
+    closed: AtomicBool,
+}
+
+impl Slot {
+    /// INVARIANT: one of both sees what the other did first: the router, which closes and then looks for commands, or a
+    /// sender, which puts its command in and then looks whether it is closed.
+    fn clear(&self) {
+        while self.queue.try_recv().is_ok() {}
+    }
 }
 
 #[derive(Debug)]
@@ -63,9 +85,7 @@ impl Post {
     /// # Blocking
     /// While the inbox is full. The router never waits for one who waits here.
     pub(crate) fn send(&self, command: Command) -> Result<(), SendError<Command>> {
-        self.queue.send(command)?;
-        self.bell.0.bell.ring();
-        Ok(())
+        self.put(command, |_| true)
     }
 
     /// Gives a command to the router that nobody waits for: the router takes it with the next one, in its turn, and at the
@@ -77,13 +97,30 @@ impl Post {
     /// # Blocking
     /// While the inbox is full, as in [`send`](Self::send).
     pub(crate) fn leave(&self, command: Command) -> Result<(), SendError<Command>> {
+        self.put(command, |doorbell| {
+            let is_much = self.queue.len() >= MOST_LEFT || self.queue.is_full();
+            is_much || doorbell.hears_all.load(Ordering::Relaxed)
+        })
+    }
+
+    fn put(
+        &self,
+        command: Command,
+        rings: impl Fn(&Doorbell) -> bool,
+    ) -> Result<(), SendError<Command>> {
+        if self.slot.closed.load(Ordering::SeqCst) {
+            return Err(SendError(command));
+        }
         self.queue.send(command)?;
-        let Ringer(doorbell) = &self.bell;
-        // INVARIANT: either this load sees what the router said before it went to sleep, or its last look sees the command.
+        // INVARIANT: either `rings` sees what the router said before it went to sleep, or its last look sees the command; and
+        // as with `Slot::clear`.
         fence(Ordering::SeqCst);
-        let is_much = self.queue.len() >= MOST_LEFT || self.queue.is_full();
-        if is_much || doorbell.hears_all.load(Ordering::Relaxed) {
+        let Ringer(doorbell) = &self.bell;
+        if rings(doorbell) {
             doorbell.bell.ring();
+        }
+        if self.slot.closed.load(Ordering::SeqCst) {
+            self.slot.clear();
         }
         Ok(())
     }
@@ -92,8 +129,16 @@ impl Post {
 /// The router's end.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    queue: Receiver<Command>,
+    slot: Arc<Slot>,
     bell: Arc<Doorbell>,
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.slot.closed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.slot.clear();
+    }
 }
 
 /// Nobody can send any more, and nothing is left.
@@ -103,7 +148,7 @@ pub(crate) struct Deserted;
 impl Inbox {
     /// A command that is there already.
     pub(crate) fn try_next(&self) -> Option<Command> {
-        self.queue.try_recv().ok()
+        self.slot.queue.try_recv().ok()
     }
 
     /// The next command, `None` at `deadline` (no deadline: never). `hears_all`: what is only [left](Post::leave) counts, too.
@@ -120,7 +165,7 @@ impl Inbox {
     ) -> Result<Option<Command>, Deserted> {
         self.bell.hears_all.store(hears_all, Ordering::Relaxed);
         loop {
-            match self.queue.try_recv() {
+            match self.slot.queue.try_recv() {
                 Ok(command) => return Ok(Some(command)),
                 Err(TryRecvError::Disconnected) => return Err(Deserted),
                 Err(TryRecvError::Empty) => {}
@@ -133,7 +178,7 @@ impl Inbox {
                 return Ok(None);
             }
             // BLOCKS: until a command comes or the deadline.
-            self.bell.bell.wait(deadline, || !self.queue.is_empty());
+            self.bell.bell.wait(deadline, || !self.slot.queue.is_empty());
         }
     }
 }
@@ -145,7 +190,9 @@ const MOST_LEFT: usize = 64;
 mod tests {
     use super::*;
     use crate::broker::router::command::{ConnectionId, Origin};
+    use crate::broker::router::inspect::Query;
     use std::num::NonZeroU64;
+    use std::time::Duration;
 
     fn command() -> Command {
         Command::Drained(Origin {
@@ -176,6 +223,32 @@ mod tests {
         other.send(command()).unwrap();
         drop(other);
         assert_eq!(router.join().unwrap(), 20_001);
+    }
+
+    /// Who asks the router when it ends waits for no answer.
+    #[test]
+    fn what_the_router_leaves_behind_is_dropped() {
+        let ask = |post: &Post| {
+            let (to_answer, answer) = bounded(1);
+            let _ = post.send(Command::Query(Query::Stats(to_answer)));
+            answer.recv_timeout(Duration::from_secs(20))
+        };
+        let (post, inbox) = inbox(1);
+        let (to_answer, answer) = bounded(1);
+        post.send(Command::Query(Query::Stats(to_answer))).unwrap();
+        // One more waits for a place.
+        let asking = crate::thread::spawn("asking", 0, move || ask(&post)).unwrap();
+        drop(inbox);
+        let gone = Err(crossbeam_channel::RecvTimeoutError::Disconnected);
+        assert_eq!(asking.join().unwrap().map(drop), gone);
+        assert!(answer.recv_timeout(Duration::from_secs(20)).is_err());
+        assert!(answer.try_recv().unwrap_err().is_disconnected());
+        for _ in 0..500 {
+            let (post, inbox) = super::inbox(2);
+            let asking = crate::thread::spawn("asking", 0, move || ask(&post)).unwrap();
+            drop(inbox);
+            assert_eq!(asking.join().unwrap().map(drop), gone);
+        }
     }
 
     #[test]
