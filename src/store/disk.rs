@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   meta            "format"                       → number
+//!                   "progress"                     → Progress
 //!   sessions        session                        → SessionRecord
 //!   subscriptions   session, filter                → SubscriptionRecord
 //!   incoming        session, packet identifier     → nothing
@@ -20,6 +21,7 @@ mod copy;
 mod encoding;
 mod fields;
 mod medium;
+mod progress;
 mod salvage;
 mod table;
 mod transactions;
@@ -33,10 +35,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, ReadableDatabase};
 
 use self::medium::{Fault, FileMedium, Medium, Watch, Watched};
+use self::progress::Progress;
 use self::table::{Problem, Table};
 use self::transactions::{apply, load};
 use super::{
@@ -72,6 +75,8 @@ struct Shared {
     database: RwLock<Option<Database>>,
     /// What the rows take, about, in bytes; negative until all was read.
     stored_bytes: AtomicI64,
+    /// After the last write that succeeded.
+    progress: Mutex<Progress>,
 }
 
 impl DiskStore {
@@ -109,6 +114,7 @@ impl DiskStore {
             watch: Arc::default(),
             database: RwLock::new(None),
             stored_bytes: AtomicI64::new(-1),
+            progress: Mutex::default(),
         };
         shared.open()?;
         Ok(Self {
@@ -168,8 +174,9 @@ impl DiskStore {
 impl Store for DiskStore {
     fn write(&mut self, changes: &ChangeSet) -> Result<(), StoreError> {
         self.recover()?;
+        let progress = self.shared.progress.lock().next();
         let written = self.shared.with_database(|database| {
-            let growth = apply(database, changes)?;
+            let growth = apply(database, changes, progress)?;
             if self.shared.stored_bytes.load(Ordering::Relaxed) >= 0 {
                 self.shared
                     .stored_bytes
@@ -178,7 +185,11 @@ impl Store for DiskStore {
             Ok(())
         });
         match written {
-            Ok(()) => self.compact_if_mostly_empty(),
+            Ok(()) => {
+                *self.shared.progress.lock() = progress;
+                self.shared.medium.note(progress);
+                self.compact_if_mostly_empty();
+            }
             Err(StoreError::Sync(_) | StoreError::Damaged(_)) => {}
             Err(ref error) => {
                 self.was_full = matches!(error, StoreError::Full(_));
@@ -248,6 +259,7 @@ impl Drop for DiskStore {
     /// Closes the database, although readers of it may be left.
     fn drop(&mut self) {
         *self.shared.database.write() = None;
+        self.shared.medium.sync_note();
     }
 }
 
@@ -305,6 +317,19 @@ impl Shared {
         if !has_format(&database)? {
             prepare(&database)?;
         }
+        let progress = progress_of(&database)?;
+        if let Some(known) = self.medium.noted()
+            && progress.is_behind(known)
+        {
+            return Err(Problem::Passed(self.damaged(
+                "the last commit".to_owned(),
+                &format!(
+                    "the store is as it was after write {}, but write {} was durable",
+                    progress.writes, known.writes
+                ),
+            )));
+        }
+        *self.progress.lock() = progress;
         Ok(database)
     }
 
@@ -407,15 +432,32 @@ fn prepare(database: &Database) -> Result<(), Problem> {
     for table in Table::ALL {
         table.write(&transaction)?;
     }
+    let mut meta = Table::Meta.write(&transaction)?;
+    meta.set(FORMAT_KEY, Some(&FORMAT))?;
+    meta.set(PROGRESS_KEY, Some(&Progress::new()))?;
+    drop(meta);
+    Ok(transaction.commit()?)
+}
+
+/// How far a store has come; one that was made before this was counted begins to count.
+fn progress_of(database: &Database) -> Result<Progress, Problem> {
+    let meta = Table::Meta.read(&database.begin_read()?)?;
+    if let Some(progress) = meta.get(PROGRESS_KEY)? {
+        return Ok(progress);
+    }
+    let progress = Progress::new();
+    let transaction = database.begin_write()?;
     Table::Meta
         .write(&transaction)?
-        .set(FORMAT_KEY, Some(&FORMAT))?;
-    Ok(transaction.commit()?)
+        .set(PROGRESS_KEY, Some(&progress))?;
+    transaction.commit()?;
+    Ok(progress)
 }
 
 /// The format that is written, and the newest that is understood.
 const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
+const PROGRESS_KEY: &[u8] = b"progress";
 const BAD_KEY: &str = "the key makes no sense";
 
 /// What the database may keep in memory of its pages.

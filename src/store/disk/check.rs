@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use redb::ReadableDatabase;
 
 use super::encoding::{self, Value};
+use super::fields::Opened;
 use super::table::{Problem, Table};
 use super::{BAD_KEY, DiskStore};
 use crate::store::{
@@ -179,7 +180,7 @@ impl References {
     ) -> Result<Option<&'static str>, &'static str> {
         let name = table.name();
         let session = match table {
-            Table::Meta => return decode::<u32>(name, key, value).map(|_| None),
+            Table::Meta => return Opened::check(name, key, value).map(|_| None),
             Table::Retained => {
                 let record: RetainedRecord = decode(name, key, value)?;
                 let topic = record.message.message.topic.as_str();

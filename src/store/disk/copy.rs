@@ -9,7 +9,7 @@ use redb::{Database, ReadTransaction};
 
 use super::medium::{beside, sync_directory};
 use super::table::{Problem, Table};
-use super::{DiskStore, Shared, Snapshot, StoreError, fields};
+use super::{DiskStore, PROGRESS_KEY, Shared, Snapshot, StoreError, fields};
 
 /// A moment of a store.
 pub(super) struct DiskSnapshot {
@@ -29,6 +29,10 @@ impl Snapshot for DiskSnapshot {
             let mut batch = Batch::new(target);
             let copied = Table::ALL.into_iter().try_for_each(|table| {
                 table.read(&self.transaction)?.each_raw(|key, value| {
+                    // The copy goes its own way.
+                    if table == Table::Meta && key == PROGRESS_KEY {
+                        return Ok(());
+                    }
                     let checked = fields::Opened::check(table.name(), key, value);
                     checked.map_err(|what| table.damaged(key, what))?;
                     batch.put(table, key, value).map_err(Problem::Passed)

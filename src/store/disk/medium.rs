@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use redb::{BackendError, StorageBackend};
 
+use super::progress::{NoteFile, Progress};
+
 /// Where a database is, to be opened again after an error.
 pub(super) trait Medium: fmt::Debug + Send + Sync {
     /// The name for messages.
@@ -21,12 +23,22 @@ pub(super) trait Medium: fmt::Debug + Send + Sync {
 
     /// Whether there is room for a few changes, when there was none.
     fn try_room(&self) -> io::Result<()>;
+
+    /// Notes beside the database that this is synced; the note itself is not.
+    fn note(&self, progress: Progress);
+
+    /// The last note that can be read.
+    fn noted(&self) -> Option<Progress>;
+
+    /// Has the last note reach the disk.
+    fn sync_note(&self);
 }
 
 /// A file.
 #[derive(Debug)]
 pub(super) struct FileMedium {
     path: PathBuf,
+    note: NoteFile,
 }
 
 /// The first operation that failed since it was asked for, and how large the file is.
@@ -55,6 +67,7 @@ impl FileMedium {
     pub(super) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            note: NoteFile::of(path),
         }
     }
 }
@@ -76,6 +89,18 @@ impl Medium for FileMedium {
         });
         let removed = fs::remove_file(&path);
         tried.and(removed)
+    }
+
+    fn note(&self, progress: Progress) {
+        self.note.write(progress);
+    }
+
+    fn noted(&self) -> Option<Progress> {
+        self.note.read()
+    }
+
+    fn sync_note(&self) {
+        self.note.sync();
     }
 }
 

@@ -23,8 +23,9 @@ use super::check::References;
 use super::copy::{Batch, build};
 use super::encoding;
 use super::medium::open_file;
+use super::progress::{NoteFile, Progress};
 use super::table::{Problem, Reading, Table};
-use super::{CACHE_BYTES, StoreError};
+use super::{CACHE_BYTES, PROGRESS_KEY, StoreError};
 use crate::thread::panic_text;
 
 /// What came of a salvage.
@@ -67,7 +68,7 @@ pub fn salvage(file: &Path, to: &Path, note: &mut dyn FnMut(&str)) -> Result<Sal
             salvaged: Salvaged::default(),
             note,
         };
-        salvage.run(source.as_ref())?;
+        salvage.run(source.as_ref(), NoteFile::of(file).read())?;
         // A database that is damaged may panic when it is closed.
         std::mem::forget(source);
         salvaged = salvage.finish()?;
@@ -93,9 +94,20 @@ struct Gap {
 }
 
 impl Salvage<'_> {
-    fn run(&mut self, source: Option<&Source>) -> Result<(), StoreError> {
-        if source.is_none() {
-            self.lose("the structure of the database cannot be read at all");
+    /// `known`: how far the store is known to have come.
+    fn run(&mut self, source: Option<&Source>, known: Option<Progress>) -> Result<(), StoreError> {
+        match source.map(Source::progress) {
+            None => self.lose("the structure of the database cannot be read at all"),
+            Some(Some(progress)) => {
+                if let Some(known) = known.filter(|known| progress.is_behind(*known)) {
+                    self.lose(&format!(
+                        "write {} was durable, but the structure of the database is that after write {}: what the last one changed is \
+                         as it was before",
+                        known.writes, progress.writes
+                    ));
+                }
+            }
+            Some(None) => {}
         }
         for table in Table::ALL {
             if table == Table::Meta {
@@ -258,6 +270,11 @@ impl Source {
             }
         }
         Ok(best.map(|(_, source)| source))
+    }
+
+    /// How far the state has come that can be read.
+    fn progress(&self) -> Option<Progress> {
+        caught(|| Table::Meta.read(&self.transaction)?.get(PROGRESS_KEY)).ok()?
     }
 
     /// How many rows can be read from the starts of the tables.

@@ -4,15 +4,20 @@ use std::num::NonZeroU64;
 
 use redb::{Database, ReadTransaction};
 
+use super::progress::Progress;
 use super::table::{Problem, Table};
-use super::{BAD_KEY, encoding, fields};
+use super::{BAD_KEY, PROGRESS_KEY, encoding, fields};
 use crate::store::{
     ChangeSet, EntryChange, EntryRecord, Identifiers, Loaded, MessageId, RetainedRecord,
     SessionKey, SessionRecord, SubscriptionRecord,
 };
 
-/// Writes all changes in one transaction. By how many bytes the rows grew.
-pub(super) fn apply(database: &Database, changes: &ChangeSet) -> Result<i64, Problem> {
+/// Writes all changes in one transaction, and how far the store has come with it. By how many bytes the rows grew.
+pub(super) fn apply(
+    database: &Database,
+    changes: &ChangeSet,
+    progress: Progress,
+) -> Result<i64, Problem> {
     let transaction = database.begin_write()?;
     let mut growth = 0;
     let mut sessions = Table::Sessions.write(&transaction)?;
@@ -57,6 +62,9 @@ pub(super) fn apply(database: &Database, changes: &ChangeSet) -> Result<i64, Pro
     }
     growth += messages.growth + retained.growth;
     drop((messages, retained));
+    Table::Meta
+        .write(&transaction)?
+        .set(PROGRESS_KEY, Some(&progress))?;
     transaction.commit()?;
     Ok(growth)
 }

@@ -1,5 +1,5 @@
 //! A disk in memory that remembers every operation, so that a crash at any of them can be looked at: what was not synced is
-//! there or not, sector by sector.
+//! there or not, sector by sector. Notes are never synced: any one of them may be what is left.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use redb::StorageBackend;
 
 use crate::store::disk::medium::Medium;
+use crate::store::disk::progress::Progress;
 
 /// A disk. Clones are the same one.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ struct Disk {
     log: Vec<Operation>,
     /// Where the log begins.
     before: Vec<u8>,
+    noted: Option<Progress>,
+    noted_before: Option<Progress>,
     failures: BTreeMap<usize, io::ErrorKind>,
     has_no_room: bool,
 }
@@ -31,6 +34,7 @@ pub(super) enum Operation {
     Write(usize, Vec<u8>),
     SetLength(usize),
     Sync,
+    Note(Progress),
 }
 
 /// Random numbers for a seed.
@@ -64,6 +68,15 @@ impl CrashDisk {
         disk
     }
 
+    /// As it is now, but with other bytes.
+    pub(super) fn with_other_bytes(&self, bytes: Vec<u8>) -> Self {
+        let other = Self::with_bytes(bytes);
+        let noted = self.0.lock().noted;
+        other.0.lock().noted = noted;
+        other.0.lock().noted_before = noted;
+        other
+    }
+
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.0.lock().bytes.clone()
     }
@@ -72,6 +85,7 @@ impl CrashDisk {
     pub(super) fn forget(&self) {
         let mut disk = self.0.lock();
         disk.before = disk.bytes.clone();
+        disk.noted_before = disk.noted;
         disk.log.clear();
     }
 
@@ -93,7 +107,7 @@ impl CrashDisk {
     }
 
     /// What a machine finds that stopped after so many operations: all that was synced, and of the rest what `random` says.
-    pub(super) fn crash(&self, operations: usize, random: &mut Random) -> Vec<u8> {
+    pub(super) fn crash(&self, operations: usize, random: &mut Random) -> Self {
         let disk = self.0.lock();
         let done = &disk.log[..operations];
         let is_sync = |operation: &Operation| matches!(operation, Operation::Sync);
@@ -109,7 +123,18 @@ impl CrashDisk {
                 _ => operation.apply(&mut bytes),
             }
         }
-        bytes
+        let mut noted = disk.noted_before;
+        for operation in done {
+            if let Operation::Note(progress) = operation
+                && random.below(2) == 0
+            {
+                noted = Some(*progress);
+            }
+        }
+        let after = Self::with_bytes(bytes);
+        after.0.lock().noted = noted;
+        after.0.lock().noted_before = noted;
+        after
     }
 }
 
@@ -124,7 +149,7 @@ impl Operation {
                 bytes[*offset..end].copy_from_slice(data);
             }
             Self::SetLength(length) => bytes.resize(*length, 0),
-            Self::Sync => {}
+            Self::Sync | Self::Note(_) => {}
         }
     }
 
@@ -150,7 +175,7 @@ impl Disk {
         let end = match &operation {
             Operation::Write(offset, data) => offset + data.len(),
             Operation::SetLength(length) => *length,
-            Operation::Sync => 0,
+            Operation::Sync | Operation::Note(_) => 0,
         };
         if self.has_no_room && end > self.bytes.len() {
             return Err(io::ErrorKind::StorageFull.into());
@@ -176,6 +201,24 @@ impl Medium for CrashDisk {
             false => Ok(()),
         }
     }
+
+    fn note(&self, progress: Progress) {
+        let mut disk = self.0.lock();
+        disk.noted = Some(progress);
+        // A failure is meant for the database.
+        let at = disk.log.len();
+        if let Some(kind) = disk.failures.remove(&at) {
+            disk.failures.insert(at + 1, kind);
+        }
+        disk.log.push(Operation::Note(progress));
+    }
+
+    fn noted(&self) -> Option<Progress> {
+        self.0.lock().noted
+    }
+
+    /// Nothing depends on it.
+    fn sync_note(&self) {}
 }
 
 impl StorageBackend for CrashDisk {
