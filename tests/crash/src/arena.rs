@@ -1,15 +1,18 @@
 //! What the clients of one phase share: where the broker is, and the news that it was killed.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::now;
+use crate::fault::Fault;
 
 /// One phase of a round.
 #[derive(Debug)]
 pub(crate) struct Arena {
     pub(crate) address: SocketAddr,
+    published: AtomicUsize,
     killed: Mutex<bool>,
     news: Condvar,
 }
@@ -18,12 +21,22 @@ impl Arena {
     pub(crate) fn new(address: SocketAddr) -> Self {
         Self {
             address,
+            published: AtomicUsize::new(0),
             killed: Mutex::new(false),
             news: Condvar::new(),
         }
     }
 
-    /// Says that the broker ends now.
+    /// So many messages more were published.
+    pub(crate) fn add_published(&self, count: usize) {
+        self.published.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn published(&self) -> usize {
+        self.published.load(Ordering::Relaxed)
+    }
+
+    /// Says that the broker is ended next.
     pub(crate) fn announce_end(&self) {
         *self.killed.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.news.notify_all();
@@ -31,6 +44,11 @@ impl Arena {
 
     pub(crate) fn has_ended(&self) -> bool {
         *self.killed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The broker was about to be ended when this happened: only then may it close a connection by itself.
+    pub(crate) fn explains(&self, fault: &Fault) -> bool {
+        fault.is_lost() && self.has_ended()
     }
 
     /// Waits so long, or until the broker ends. `true`: it ended.
@@ -48,6 +66,3 @@ impl Arena {
         true
     }
 }
-
-/// How long after a connection ended the news must come that the broker was killed, or the broker closed it by itself.
-pub(crate) const NEWS_PATIENCE: Duration = Duration::from_secs(3);

@@ -1,6 +1,7 @@
 //! The broker's process: started on a port of the system's choice, killed, ended, looked at.
 
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -222,9 +223,24 @@ impl Broker {
     }
 
     /// `kill -9`, and waits for the end.
-    pub(crate) fn kill(&mut self) -> io::Result<ExitStatus> {
+    ///
+    /// # Errors
+    /// [`Fault::Wrong`] with its log if it had ended by itself before.
+    pub(crate) fn kill(&mut self) -> Result<(), Fault> {
         self.child.kill()?;
-        self.child.wait()
+        let status = self.child.wait()?;
+        self.was_killed(status)
+    }
+
+    /// A broker that was killed did not end otherwise.
+    pub(crate) fn was_killed(&self, status: ExitStatus) -> Result<(), Fault> {
+        if status.signal() == Some(Signal::KILL.as_raw()) {
+            return Ok(());
+        }
+        Err(Fault::Wrong(format!(
+            "the broker ended by itself ({status}): {}",
+            self.log_tail()
+        )))
     }
 
     /// Asks it to end, and waits.
@@ -244,7 +260,10 @@ impl Broker {
             }
             if began.elapsed() > within {
                 self.kill()?;
-                return Err(Fault::Wrong("the broker does not end".to_owned()));
+                return Err(Fault::Wrong(format!(
+                    "the broker does not end: {}",
+                    self.log_tail()
+                )));
             }
             pause(Duration::from_millis(5));
         }

@@ -358,12 +358,14 @@ impl Receiver {
         }
     }
 
-    /// Takes the numbers of messages until `count` different ones came or nothing more comes, and how often one came again or late.
+    /// Takes the numbers of messages until `count` different ones came or nothing more comes, then what else comes in a
+    /// moment, and how often one came again or late.
     pub(crate) fn count(&mut self, count: u64, patience: Duration) -> Result<Counted, Fault> {
         let mut counted = Counted::default();
-        while counted.different < count {
+        loop {
+            let is_complete = counted.different >= count;
             let before = self.packets;
-            let taken = self.take(patience)?;
+            let taken = self.take(if is_complete { AFTERWARDS } else { patience })?;
             if self.packets == before {
                 break;
             }
@@ -377,6 +379,9 @@ impl Receiver {
         Ok(counted)
     }
 }
+
+/// How long after the last message one that comes again is waited for.
+const AFTERWARDS: Duration = Duration::from_millis(300);
 
 /// Which numbers came.
 #[derive(Debug, Default)]
@@ -406,11 +411,6 @@ impl Counted {
     /// All numbers below it came, and each before those above it.
     pub(crate) fn is_complete(&self, count: u64) -> bool {
         self.different == count && self.seen.len() as u64 == count && self.late == 0
-    }
-
-    /// All that came is without a gap, from 0 on and in order.
-    pub(crate) fn is_prefix(&self) -> bool {
-        self.is_complete(self.different)
     }
 }
 

@@ -24,6 +24,10 @@ pub(crate) fn publishers(random: &mut Random) -> Vec<Publisher> {
             }
             for part in 0..3 {
                 streams.push(Stream::new(format!("r/{number}/{qos}/{part}"), qos, true));
+                streams.push(Stream {
+                    is_quiet: true,
+                    ..Stream::new(format!("r/{number}/{qos}/quiet-{part}"), qos, true)
+                });
             }
         }
         for qos in [1, 2] {
@@ -66,6 +70,12 @@ pub(crate) fn subscribers(topics: &[String], random: &mut Random) -> Vec<Subscri
         drops: 150,
         ..none
     };
+    let renews = Habits {
+        renews: 15,
+        drops: 60,
+        is_lazy: true,
+        ..none
+    };
     let starts_clean = Habits {
         starts_clean: 60,
         drops: 80,
@@ -97,6 +107,8 @@ pub(crate) fn subscribers(topics: &[String], random: &mut Random) -> Vec<Subscri
             &["c/0/1/+", "c/2/#", "r/#"],
         ),
         (("retained", V5, 2), drops, &["r/#"], &[]),
+        (("renews", V5, 2), renews, &["r/#"], &[]),
+        (("renews-311", V311, 1), renews, &["r/+/+/+"], &[]),
         (
             ("starts-clean", V5, 2),
             starts_clean,

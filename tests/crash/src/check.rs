@@ -18,6 +18,8 @@ pub(crate) struct Findings {
     pub(crate) repeated: u64,
     /// Everything else that must not be.
     pub(crate) others: u64,
+    /// What happened in the round.
+    pub(crate) what: String,
     /// Each violation as a sentence; after some, only the counts go on.
     pub(crate) texts: Vec<String>,
 }
@@ -41,6 +43,11 @@ impl Findings {
         if self.texts.len() < MOST_TEXTS {
             self.texts.push(text);
         }
+    }
+
+    pub(crate) fn lost(&mut self, text: String) {
+        self.lost += 1;
+        self.say(format!("lost: {text}"));
     }
 
     pub(crate) fn other(&mut self, text: String) {
@@ -75,6 +82,16 @@ impl<'a> Case<'a> {
         }
         for group in ["one", "two"] {
             self.missing_of_group(group, &streams, &mut missing);
+        }
+        missing
+    }
+
+    /// Retained messages that subscriptions have to bring, and that have not come yet.
+    pub(crate) fn missing_replays(&self) -> Vec<String> {
+        let streams = self.streams();
+        let mut missing = Vec::new();
+        for subscriber in self.subscribers {
+            missing_replays(subscriber, &streams, &mut missing);
         }
         missing
     }
@@ -132,7 +149,6 @@ impl<'a> Case<'a> {
                     judge_delivery(subscriber, epoch, delivery, &streams, findings);
                 }
             }
-            judge_replays(subscriber, &streams, findings);
         }
         // QoS 2 is given to one member of the group, once. The other group subscribes with QoS 1.
         let members: Vec<_> = self.members("one").collect();
@@ -157,8 +173,7 @@ impl<'a> Case<'a> {
             findings.other(complaint.clone());
         }
         for text in self.missing() {
-            findings.lost += 1;
-            findings.say(format!("lost: {text}"));
+            findings.lost(text);
         }
     }
 }
@@ -257,8 +272,8 @@ fn judge_delivery(
     }
 }
 
-/// Every retained message that there was when a subscription began has come, or a newer one, if it still holds.
-fn judge_replays(subscriber: &Subscriber, streams: &[&Stream], findings: &mut Findings) {
+/// Retained messages that there were when a subscription began, that still hold, and that did not come, nor newer ones.
+fn missing_replays(subscriber: &Subscriber, streams: &[&Stream], missing: &mut Vec<String>) {
     for (number, stream) in streams.iter().enumerate().filter(|(_, one)| one.retain) {
         let intervals = subscriber.epoch.matching(&stream.topic);
         for interval in intervals.filter(|one| one.unsubscribe_sent == NEVER) {
@@ -267,10 +282,11 @@ fn judge_replays(subscriber: &Subscriber, streams: &[&Stream], findings: &mut Fi
             };
             let is_cleared = stream.sent[then..].iter().any(|sent| sent.clears);
             let highest = subscriber.epoch.highest.get(&number);
-            if !is_cleared && highest.is_none_or(|highest| (*highest as usize) < then) {
-                findings.lost += 1;
-                findings.say(format!(
-                    "{}: retained {} {then} or later did not come",
+            let has_come = highest.is_some_and(|highest| *highest as usize >= then)
+                && subscriber.epoch.came.get(&number) > Some(&interval.subscribe_sent);
+            if !is_cleared && !has_come {
+                missing.push(format!(
+                    "{}: retained {} {then} or later",
                     subscriber.name, stream.topic
                 ));
             }

@@ -176,7 +176,8 @@ impl Options {
             some: 500,
             many: 5_000,
         };
-        let passes = rounds::run(&plan, program)?;
+        let passes = rounds::finds_losses(&plan, program)?;
+        let passes = rounds::run(&plan, program)? && passes;
         let passes = peers::run(sizes, program, random)? && passes;
         Ok(trouble::run(8, program, random)? && passes)
     }

@@ -10,6 +10,8 @@ pub(crate) struct Stream {
     pub(crate) topic: String,
     pub(crate) qos: u8,
     pub(crate) retain: bool,
+    /// Something is published to it seldom, so that nothing newer hides what a subscription brings.
+    pub(crate) is_quiet: bool,
     pub(crate) sent: Vec<Sent>,
     /// All before this one were checked in an earlier round.
     pub(crate) checked: usize,
@@ -36,6 +38,7 @@ impl Stream {
             topic,
             qos,
             retain,
+            is_quiet: false,
             sent: Vec::new(),
             checked: 0,
         }
@@ -97,6 +100,8 @@ pub(crate) struct Epoch {
     pub(crate) counts: BTreeMap<usize, Vec<u8>>,
     /// By stream: the highest number that came so far.
     pub(crate) highest: BTreeMap<usize, u32>,
+    /// By stream: when that number came last.
+    pub(crate) came: BTreeMap<usize, u64>,
 }
 
 /// From a SUBSCRIBE to the UNSUBSCRIBE after it.

@@ -23,32 +23,31 @@ pub(crate) struct Sizes {
 pub(crate) fn run(sizes: Sizes, program: &Path, random: &mut Random) -> Result<bool, Fault> {
     let some = sizes.some;
     let mut passes = true;
-    passes &= say(
-        "retained messages to a QoS 1 subscriber",
-        some,
-        retained(program, some),
-    )?;
-    passes &= say(
-        "QoS 1 for a session that is away",
-        some,
-        away(program, some),
-    )?;
-    passes &= say(
-        "QoS 1 acknowledged, then kill -9",
-        200,
-        killed_once(program, 200),
-    )?;
+    let what = "retained messages to a QoS 1 subscriber";
+    passes &= check(what, some, |place| retained(place, program, some))?;
+    let what = "QoS 1 for a session that is away";
+    passes &= check(what, some, |place| away(place, program, some))?;
+    let what = "QoS 1 acknowledged, then kill -9";
+    passes &= check(what, 200, |place| killed_once(place, program, 200))?;
     for qos in [1, 2] {
         let what = format!("QoS {qos} acknowledged, killed at random");
-        passes &= say(&what, some, killed_often(program, some, qos, random))?;
+        let killed = |place: &Path| killed_often(place, program, some, qos, random);
+        passes &= check(&what, some, killed)?;
     }
     let million = million(program, sizes.many)?;
     println!("{}", million.line());
     Ok(passes && million.passes())
 }
 
-fn say(what: &str, count: u64, result: Result<(Counted, Expected), Fault>) -> Result<bool, Fault> {
-    let (counted, expected) = result?;
+/// Runs a check in a directory of its own, which is kept if it fails.
+fn check(
+    what: &str,
+    count: u64,
+    run: impl FnOnce(&Path) -> Result<(Counted, Expected), Fault>,
+) -> Result<bool, Fault> {
+    let mut directory = Directory::new()?;
+    directory.keeps = true;
+    let (counted, expected) = run(directory.path())?;
     let in_order = counted.late == 0 || expected == Expected::InAnyOrder;
     let once = counted.repeated == 0 || expected == Expected::AtLeastOnce;
     let passes = counted.different == count && in_order && once;
@@ -59,6 +58,7 @@ fn say(what: &str, count: u64, result: Result<(Counted, Expected), Fault>) -> Re
         counted.repeated,
         counted.late
     );
+    directory.keeps = !passes;
     Ok(passes)
 }
 
@@ -70,16 +70,15 @@ enum Expected {
 }
 
 /// The broker with its defaults, but for a store.
-fn start(program: &Path) -> Result<(Directory, Setup, Broker), Fault> {
-    let directory = Directory::new()?;
-    let mut setup = Setup::new(program, directory.path());
+fn start(place: &Path, program: &Path) -> Result<(Setup, Broker), Fault> {
+    let mut setup = Setup::new(program, place);
     setup.more = String::new();
-    let broker = Broker::start(&setup, directory.path())?;
-    Ok((directory, setup, broker))
+    let broker = Broker::start(&setup, place)?;
+    Ok((setup, broker))
 }
 
-fn retained(program: &Path, count: u64) -> Result<(Counted, Expected), Fault> {
-    let (_directory, _, broker) = start(program)?;
+fn retained(place: &Path, program: &Path, count: u64) -> Result<(Counted, Expected), Fault> {
+    let (_, broker) = start(place, program)?;
     let mut loader = Loader::new("loader", (Version::V5, 1), "retained", 100, 32);
     (loader.spreads, loader.retain) = (true, true);
     loader.run(broker.address(), count)?;
@@ -88,29 +87,30 @@ fn retained(program: &Path, count: u64) -> Result<(Counted, Expected), Fault> {
     Ok((receiver.count(count, SILENCE)?, Expected::InAnyOrder))
 }
 
-fn away(program: &Path, count: u64) -> Result<(Counted, Expected), Fault> {
-    let (_directory, _, broker) = start(program)?;
+fn away(place: &Path, program: &Path, count: u64) -> Result<(Counted, Expected), Fault> {
+    let (_, broker) = start(place, program)?;
     subscribe(&broker, 1)?;
     Loader::new("loader", (Version::V311, 1), TOPIC, 100, 64).run(broker.address(), count)?;
     Ok((receive(&broker, count)?, Expected::Once))
 }
 
-fn killed_once(program: &Path, count: u64) -> Result<(Counted, Expected), Fault> {
-    let (directory, setup, mut broker) = start(program)?;
+fn killed_once(place: &Path, program: &Path, count: u64) -> Result<(Counted, Expected), Fault> {
+    let (setup, mut broker) = start(place, program)?;
     subscribe(&broker, 1)?;
     Loader::new("loader", (Version::V311, 1), TOPIC, 20, 64).run(broker.address(), count)?;
     broker.kill()?;
-    let broker = Broker::start(&setup, directory.path())?;
+    let broker = Broker::start(&setup, place)?;
     Ok((receive(&broker, count)?, Expected::Once))
 }
 
 fn killed_often(
+    place: &Path,
     program: &Path,
     count: u64,
     qos: u8,
     random: &mut Random,
 ) -> Result<(Counted, Expected), Fault> {
-    let (directory, setup, mut broker) = start(program)?;
+    let (setup, mut broker) = start(place, program)?;
     subscribe(&broker, qos)?;
     let mut loader = Loader::new("loader", (Version::V5, qos), TOPIC, 50, 64);
     let mut parts = 0;
@@ -133,7 +133,7 @@ fn killed_often(
             Err(fault) if fault.is_lost() => {}
             Err(fault) => return Err(fault),
         }
-        broker = Broker::start(&setup, directory.path())?;
+        broker = Broker::start(&setup, place)?;
     }
     let expected = match qos {
         2 => Expected::Once,

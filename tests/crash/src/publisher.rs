@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::arena::{Arena, NEWS_PATIENCE};
+use crate::arena::Arena;
 use crate::clock::{now, tick};
 use crate::fault::Fault;
 use crate::frames::{
@@ -76,12 +76,12 @@ impl Publisher {
     pub(crate) fn run(&mut self, arena: &Arena, budget: usize) {
         let mut left = budget;
         loop {
-            if let Err(fault) = self.go_on(arena.address, &mut left) {
-                self.wire = None;
-                if !fault.is_lost() || !arena.wait(NEWS_PATIENCE) {
+            if let Err(fault) = self.go_on(arena, &mut left) {
+                self.read_out();
+                if !arena.explains(&fault) {
                     self.complain(format!("while publishing: {fault}"));
                 }
-                if arena.has_ended() {
+                if arena.wait(PAUSE) {
                     return;
                 }
             }
@@ -92,24 +92,36 @@ impl Publisher {
         }
     }
 
-    fn go_on(&mut self, address: SocketAddr, left: &mut usize) -> Result<(), Fault> {
+    fn go_on(&mut self, arena: &Arena, left: &mut usize) -> Result<(), Fault> {
         if self.random.once_in(300) {
             self.wire = None;
         }
-        self.connect(address)?;
+        self.connect(arena.address)?;
         let room = self.window.saturating_sub(self.flights.len()).min(*left);
         if room > 0 && !self.random.once_in(4) {
             let burst = self.random.between(1, room);
             let mut out = Vec::new();
             for _ in 0..burst {
-                let stream = self.random.below(self.streams.len());
+                let stream = self.some_stream();
                 self.push(&mut out, stream);
             }
             *left -= burst;
+            arena.add_published(burst);
             self.send(&out)?;
         }
         let wait = Duration::from_millis(self.random.below(4) as u64);
         self.take_waiting(wait)
+    }
+
+    /// Ends the connection, and takes what had come by it: an acknowledgement counts once it has left the broker.
+    fn read_out(&mut self) {
+        let Some(mut wire) = self.wire.take() else {
+            return;
+        };
+        while let Ok(Some(packet)) = wire.next(PAUSE) {
+            // It cannot be answered any more.
+            let _ = self.take(packet);
+        }
     }
 
     /// Connects if there is no connection, and sends again what is not completed.
@@ -155,6 +167,11 @@ impl Publisher {
         Ok(present)
     }
 
+    /// How many messages are not completed.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
     /// Connects and waits until everything is completed.
     pub(crate) fn settle(&mut self, address: SocketAddr) -> Result<(), Fault> {
         self.connect(address)?;
@@ -182,6 +199,16 @@ impl Publisher {
             self.send(&out)?;
         }
         self.settle(address)
+    }
+
+    /// Any, but quiet ones seldom.
+    fn some_stream(&mut self) -> usize {
+        loop {
+            let stream = self.random.below(self.streams.len());
+            if !self.streams[stream].is_quiet || self.random.once_in(40) {
+                return stream;
+            }
+        }
     }
 
     /// Appends the next message of a stream.
@@ -239,14 +266,19 @@ impl Publisher {
                 return Ok(());
             };
             wait = Duration::ZERO;
-            match packet {
-                Packet::Ack { kind, id, reason } => self.take_ack(kind, id, reason)?,
-                Packet::Disconnect { reason } => {
-                    return Err(Fault::Lost(format!("DISCONNECT {reason:#04x}")));
-                }
-                other => self.complain(format!("was sent {other:?}")),
-            }
+            self.take(packet)?;
         }
+    }
+
+    fn take(&mut self, packet: Packet) -> Result<(), Fault> {
+        match packet {
+            Packet::Ack { kind, id, reason } => return self.take_ack(kind, id, reason),
+            Packet::Disconnect { reason } => {
+                return Err(Fault::Lost(format!("DISCONNECT {reason:#04x}")));
+            }
+            other => self.complain(format!("was sent {other:?}")),
+        }
+        Ok(())
     }
 
     fn take_ack(&mut self, kind: u8, id: u16, reason: u8) -> Result<(), Fault> {
@@ -301,3 +333,6 @@ impl Publisher {
         self.complaints.push(format!("{}: {text}", self.name));
     }
 }
+
+/// How long a client waits before it tries again, and for what may still come.
+const PAUSE: Duration = Duration::from_millis(100);

@@ -20,7 +20,7 @@ use crate::subscriber::Subscriber;
 use crate::wire::{PATIENCE, Wire};
 
 /// What is to be done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) seed: u64,
@@ -44,7 +44,15 @@ pub(crate) fn run(plan: &Plan, program: &Path) -> Result<bool, Fault> {
         let mut series = Series::begin(plan, program, &mut random)?;
         for _ in 0..plan.rounds_per_store.min(plan.rounds - number) {
             number += 1;
-            let findings = series.round(number, plan)?;
+            let findings = match series.round(plan) {
+                Ok(findings) => findings,
+                Err(fault) => {
+                    series.directory.keeps = true;
+                    println!("round {number}:");
+                    return Err(fault);
+                }
+            };
+            print_round(number, &findings, &series);
             slowest = slowest.max(series.slowest_start);
             total.add(&findings);
             bad += usize::from(findings.violations() > 0);
@@ -69,6 +77,47 @@ pub(crate) fn run(plan: &Plan, program: &Path) -> Result<bool, Fault> {
     Ok(total.violations() == 0)
 }
 
+/// One round with a broker that acknowledges before anything is on disk. `true`: it was noticed.
+pub(crate) fn finds_losses(plan: &Plan, program: &Path) -> Result<bool, Fault> {
+    let plan = Plan {
+        durability: "none".to_owned(),
+        ..plan.clone()
+    };
+    let findings = Series::begin(&plan, program, &mut Random::new(plan.seed))?.round(&plan)?;
+    let is_noticed = findings.lost > 0;
+    println!(
+        "{}: with `durability: none`, {}: {} acknowledged, {} found lost",
+        if is_noticed { "passed" } else { "FAILED" },
+        findings.what,
+        findings.acknowledged,
+        findings.lost
+    );
+    Ok(is_noticed)
+}
+
+fn print_round(number: usize, findings: &Findings, series: &Series) {
+    println!(
+        "round {number}: {}: {} acknowledged, {} delivered, {} lost, {} duplicated at QoS 2, {} reordered, {} otherwise wrong; {} \
+         repeated at QoS 1; start {} ms, store {} KiB",
+        findings.what,
+        findings.acknowledged,
+        findings.delivered,
+        findings.lost,
+        findings.duplicated,
+        findings.reordered,
+        findings.others,
+        findings.repeated,
+        series.broker.started_in.as_millis(),
+        series.setup.store_bytes() / 1024
+    );
+    if findings.violations() > 0 {
+        for text in &findings.texts {
+            println!("  {text}");
+        }
+        println!("  the broker's log:\n{}", series.broker.log_tail());
+    }
+}
+
 /// Rounds on one store.
 struct Series {
     directory: Directory,
@@ -82,11 +131,6 @@ struct Series {
     will_wire: Option<Wire>,
     has_promised_will: bool,
     slowest_start: Duration,
-}
-
-/// How the broker ended.
-struct End {
-    text: String,
 }
 
 impl Series {
@@ -117,10 +161,9 @@ impl Series {
         })
     }
 
-    fn round(&mut self, number: usize, plan: &Plan) -> Result<Findings, Fault> {
+    fn round(&mut self, plan: &Plan) -> Result<Findings, Fault> {
         let mut findings = Findings::default();
-        let end = self.load(plan)?;
-        let mut text = end.text;
+        let mut text = self.load(plan)?;
         let mut tries = 0;
         loop {
             // Killed while it starts.
@@ -148,39 +191,28 @@ impl Series {
         self.expect_will();
         self.wait_for_missing()?;
         self.case().judge(&mut findings);
-        println!(
-            "round {number}: {text}: {} acknowledged, {} delivered, {} lost, {} duplicated at QoS 2, {} reordered, {} otherwise \
-             wrong; {} repeated at QoS 1; start {} ms, store {} KiB",
-            findings.acknowledged,
-            findings.delivered,
-            findings.lost,
-            findings.duplicated,
-            findings.reordered,
-            findings.others,
-            findings.repeated,
-            self.broker.started_in.as_millis(),
-            self.setup.store_bytes() / 1024
-        );
-        if findings.violations() > 0 {
-            for text in &findings.texts {
-                println!("  {text}");
-            }
-            println!("  the broker's log:\n{}", self.broker.log_tail());
-        }
+        findings.what = text;
         self.forget();
         Ok(findings)
     }
 
-    /// Everybody works until the broker ends, at a random moment.
-    fn load(&mut self, plan: &Plan) -> Result<End, Fault> {
+    /// Everybody works until the broker ends, at a random moment: as a rule while the publishers publish.
+    fn load(&mut self, plan: &Plan) -> Result<String, Fault> {
         self.leave_will();
         let longest = plan.longest.as_millis() as usize;
         let after = Duration::from_millis(self.random.between(10, longest) as u64);
         let is_asked = self.random.once_in(10);
         let signal = if is_asked { Signal::TERM } else { Signal::KILL };
+        let all = plan.budget * self.publishers.len();
+        let enough = match self.random.once_in(8) {
+            true => usize::MAX,
+            false => all * self.random.below(95) / 100,
+        };
+        let jitter = Duration::from_micros(self.random.below(4_000) as u64);
         let arena = Arena::new(self.broker.address());
         let pid = self.broker.pid();
         let budget = plan.budget;
+        let began = now();
         let (publishers, subscribers) = (&mut self.publishers, &mut self.subscribers);
         thread::scope(|scope| {
             for publisher in publishers {
@@ -189,21 +221,30 @@ impl Series {
             for subscriber in subscribers {
                 scope.spawn(|| subscriber.run(&arena));
             }
-            pause(after);
+            while began.elapsed() < after && arena.published() < enough {
+                pause(Duration::from_millis(1));
+            }
+            pause(jitter);
             arena.announce_end();
             end(pid, signal)
         })?;
+        let after = began.elapsed();
         let status = self.broker.wait(PATIENCE)?;
-        let how = if is_asked { "ended" } else { "killed" };
-        if is_asked && !status.success() {
+        if !is_asked {
+            self.broker.was_killed(status)?;
+        } else if !status.success() {
             return Err(Fault::Wrong(format!(
                 "the broker ended with {status}: {}",
                 self.broker.log_tail()
             )));
         }
-        Ok(End {
-            text: format!("{how} after {} ms", after.as_millis()),
-        })
+        let in_flight = self.publishers.iter().map(Publisher::in_flight);
+        Ok(format!(
+            "{} after {} ms with {} in flight",
+            if is_asked { "ended" } else { "killed" },
+            after.as_millis(),
+            in_flight.sum::<usize>()
+        ))
     }
 
     /// A client whose will is due once the broker is back.
@@ -286,6 +327,7 @@ impl Series {
         if arena.has_ended() {
             return Ok(false);
         }
+        self.wait_for_replays(arena, findings);
         self.each(arena, |one| one.probe(arena.address), |_| Ok(()));
         let markers = self.markers();
         self.each(arena, |_| Ok(()), |one| one.drain(&markers));
@@ -309,7 +351,7 @@ impl Series {
                 let does = &publisher_does;
                 scope.spawn(move || {
                     if let Err(fault) = does(one)
-                        && !(fault.is_lost() && arena.wait(NEWS))
+                        && !arena.explains(&fault)
                     {
                         one.complain(format!("after the restart: {fault}"));
                     }
@@ -319,13 +361,28 @@ impl Series {
                 let does = &subscriber_does;
                 scope.spawn(move || {
                     if let Err(fault) = does(one)
-                        && !(fault.is_lost() && arena.wait(NEWS))
+                        && !arena.explains(&fault)
                     {
                         one.complain(format!("after the restart: {fault}"));
                     }
                 });
             }
         });
+    }
+
+    /// Before anything newer is published, which would hide it: what subscriptions bring has to come.
+    fn wait_for_replays(&mut self, arena: &Arena, findings: &mut Findings) {
+        let deadline = now() + Duration::from_secs(5);
+        while !self.case().missing_replays().is_empty() && !arena.has_ended() {
+            if now() > deadline {
+                for text in self.case().missing_replays() {
+                    findings.lost(text);
+                }
+                return;
+            }
+            let time = Duration::from_millis(20);
+            self.each(arena, |_| Ok(()), |one| one.linger(time));
+        }
     }
 
     /// The last message of each publisher at each QoS: what came before it has been sent before it.
@@ -343,7 +400,7 @@ impl Series {
     fn check_retained(&mut self, arena: &Arena, findings: &mut Findings) -> Result<(), Fault> {
         let found = match find_retained(arena) {
             Ok(found) => found,
-            Err(fault) if fault.is_lost() && arena.wait(NEWS) => return Ok(()),
+            Err(fault) if arena.explains(&fault) => return Ok(()),
             Err(fault) => return Err(fault),
         };
         for publisher in &self.publishers {
@@ -407,8 +464,6 @@ impl Series {
         }
     }
 }
-
-const NEWS: Duration = crate::arena::NEWS_PATIENCE;
 
 fn end(pid: u32, signal: Signal) -> io::Result<()> {
     let pid = Pid::from_raw(pid as i32).ok_or(io::ErrorKind::NotFound)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::arena::{Arena, NEWS_PATIENCE};
+use crate::arena::Arena;
 use crate::clock::{now, tick};
 use crate::fault::Fault;
 use crate::frames::{
@@ -25,6 +25,8 @@ pub(crate) struct Habits {
     pub(crate) drops: usize,
     pub(crate) takes_over: usize,
     pub(crate) toggles: usize,
+    /// It unsubscribes from all, and subscribes again.
+    pub(crate) renews: usize,
     /// Clean Start.
     pub(crate) starts_clean: usize,
     /// DISCONNECT with Session Expiry Interval 0; before 5.0 the same as `starts_clean`.
@@ -148,15 +150,27 @@ impl Subscriber {
         }
         loop {
             if let Err(fault) = self.go_on(arena) {
-                self.hang_up();
-                if !fault.is_lost() || !arena.wait(NEWS_PATIENCE) {
+                self.take_rest();
+                if !arena.explains(&fault) {
                     self.complain(format!("while receiving: {fault}"));
                 }
-            }
-            if arena.has_ended() {
-                return;
+                if arena.wait(PAUSE) {
+                    return;
+                }
             }
         }
+    }
+
+    /// Hangs up, and takes what had come before.
+    fn take_rest(&mut self) {
+        if let Some(mut wire) = self.wire.take() {
+            while let Ok(Some(packet)) = wire.next(PAUSE) {
+                if !matches!(packet, Packet::Suback { .. } | Packet::Unsuback { .. }) {
+                    let _ = self.take(packet);
+                }
+            }
+        }
+        self.hang_up();
     }
 
     fn go_on(&mut self, arena: &Arena) -> Result<(), Fault> {
@@ -184,6 +198,8 @@ impl Subscriber {
                 self.wanted.insert(filter);
             }
             self.bring_about()?;
+        } else if self.happens(habits.renews) {
+            self.renew()?;
         } else if self.happens(habits.starts_clean) {
             if self.random.once_in(2) {
                 self.hang_up();
@@ -368,6 +384,15 @@ impl Subscriber {
         self.subscribe(&missing)
     }
 
+    /// Unsubscribes from what brings retained messages and subscribes to it again, so that they come once more.
+    fn renew(&mut self) -> Result<(), Fault> {
+        let filters: Vec<_> = self.wanted.iter().cloned().collect();
+        for filter in filters.iter().filter(|filter| filter.starts_with("r/")) {
+            self.unsubscribe(filter)?;
+        }
+        self.bring_about()
+    }
+
     fn subscribe(&mut self, filters: &[String]) -> Result<(), Fault> {
         let at = tick();
         for filter in filters {
@@ -545,6 +570,9 @@ impl Subscriber {
         let highest = self.epoch.highest.entry(stream).or_insert(0);
         let behind = ((number as u32) < *highest).then_some(*highest);
         *highest = (*highest).max(number as u32);
+        if behind.is_none() {
+            self.epoch.came.insert(stream, tick());
+        }
         let mut is_repeated = false;
         if !publish.retain {
             let counts = self.epoch.counts.entry(stream).or_default();
@@ -584,3 +612,6 @@ impl Subscriber {
         self.complaints.push(format!("{}: {text}", self.name));
     }
 }
+
+/// How long a client waits before it tries again, and for what may still come.
+const PAUSE: Duration = Duration::from_millis(100);
