@@ -22,9 +22,9 @@ pub(super) trait Value: Sized {
     fn read(from: &mut Opened) -> Option<Self>;
 }
 
-/// The value of `key` in `table`.
-pub(super) fn encode(table: &str, key: &[u8], value: &impl Value) -> Vec<u8> {
-    let mut fields = Fields::new();
+/// The value of `key` in `table`, in memory that was used before.
+pub(super) fn encode(table: &str, key: &[u8], value: &impl Value, used: Vec<u8>) -> Vec<u8> {
+    let mut fields = Fields::in_place_of(used);
     value.write(&mut fields);
     fields.seal(table, key)
 }

@@ -18,8 +18,16 @@ const CRC_BYTES: usize = 4;
 pub(super) struct Fields(Vec<u8>);
 
 impl Fields {
+    #[cfg(test)]
     pub(super) fn new() -> Self {
-        Self(vec![FORMAT])
+        Self::in_place_of(Vec::new())
+    }
+
+    /// The same in memory that was used before.
+    pub(super) fn in_place_of(mut used: Vec<u8>) -> Self {
+        used.clear();
+        used.push(FORMAT);
+        Self(used)
     }
 
     /// The value for `key` of `table`.

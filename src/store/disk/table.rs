@@ -1,6 +1,12 @@
 //! The tables, and rows in and out of them.
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use std::iter::Peekable;
+use std::mem;
+use std::ops::Bound;
+
+use redb::{
+    CursorError, ReadOnlyTable, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction,
+};
 
 use super::encoding::{self, Value};
 use crate::store::SessionKey;
@@ -70,6 +76,7 @@ impl Table {
             table: self,
             rows: to.open_table(self.definition())?,
             growth: 0,
+            value: Vec::new(),
         })
     }
 
@@ -170,15 +177,138 @@ pub(super) struct Writing<'t> {
     rows: Rows<'t>,
     /// What came, less what went, in bytes.
     pub(super) growth: i64,
+    /// The memory of the last value.
+    value: Vec<u8>,
+}
+
+/// What is to be done to a row.
+pub(super) enum RowChange<'c, V, U = fn(&mut V)> {
+    Put(&'c V),
+    /// If it is there.
+    Change(U),
+    Delete,
+}
+
+impl<'c, V> RowChange<'c, V> {
+    /// `None`: it is deleted.
+    pub(super) fn of(value: Option<&'c V>) -> Self {
+        value.map_or(Self::Delete, Self::Put)
+    }
 }
 
 impl Writing<'_> {
     /// Puts the value under the key, or deletes what is there.
     pub(super) fn set(&mut self, key: &[u8], value: Option<&impl Value>) -> Result<(), Problem> {
-        match value {
-            Some(value) => self.set_raw(key, &encoding::encode(self.table.name(), key, value)),
-            None => self.remove(key),
+        let Some(value) = value else {
+            return self.remove(key);
+        };
+        let encoded = self.encode(key, value);
+        let set = self.set_raw(key, &encoded);
+        self.value = encoded;
+        set
+    }
+
+    /// Makes all changes, which come in ascending order of keys. Rows that follow each other are put in or deleted together:
+    /// each page is written once then, and a new one is full.
+    pub(super) fn apply<'c, K: AsRef<[u8]>, V: Value + 'c, U: FnOnce(&mut V)>(
+        &mut self,
+        changes: impl Iterator<Item = (K, RowChange<'c, V, U>)>,
+    ) -> Result<(), Problem> {
+        let mut changes = changes.peekable();
+        while let Some((key, change)) = changes.next() {
+            let key = key.as_ref();
+            match change {
+                RowChange::Delete => {
+                    if matches!(changes.peek(), Some((next, RowChange::Delete)) if is_near(key, next.as_ref()))
+                    {
+                        self.delete_run(key, &mut changes)?;
+                    } else {
+                        self.remove(key)?;
+                    }
+                }
+                RowChange::Change(change) => self.change(key, change)?,
+                RowChange::Put(value) => {
+                    if matches!(changes.peek(), Some((_, RowChange::Put(_)))) {
+                        self.put_run(key, value, &mut changes)?;
+                    } else {
+                        self.set(key, Some(value))?;
+                    }
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// Puts a value in, and those that come after it as long as they belong between the same rows that are there.
+    fn put_run<'c, K: AsRef<[u8]>, V: Value + 'c, U>(
+        &mut self,
+        key: &[u8],
+        value: &V,
+        changes: &mut Peekable<impl Iterator<Item = (K, RowChange<'c, V, U>)>>,
+    ) -> Result<(), Problem> {
+        let table = self.table.name();
+        let mut encoded = mem::take(&mut self.value);
+        let mut growth = 0;
+        let mut cursor = self.rows.upper_bound_mut(Bound::Excluded(key))?;
+        let mut put = |key: &[u8], value: &V| {
+            encoded = encoding::encode(table, key, value, mem::take(&mut encoded));
+            match cursor.insert_before(key, &encoded[..]) {
+                Ok(()) => {
+                    growth += row_bytes(key, &encoded);
+                    Ok(true)
+                }
+                Err(CursorError::UnorderedKey) => Ok(false),
+                Err(error) => Err(Problem::Database(error.into())),
+            }
+        };
+        let is_new = put(key, value)?;
+        while is_new
+            && let Some((key, RowChange::Put(value))) = changes.peek()
+            && put(key.as_ref(), value)?
+        {
+            changes.next();
+        }
+        cursor.close()?;
+        self.growth += growth;
+        self.value = encoded;
+        if is_new {
+            Ok(())
+        } else {
+            self.set(key, Some(value))
+        }
+    }
+
+    /// Deletes a row, and those that are to be deleted after it and cannot be far from it.
+    fn delete_run<'c, K: AsRef<[u8]>, V: 'c, U>(
+        &mut self,
+        first: &[u8],
+        changes: &mut Peekable<impl Iterator<Item = (K, RowChange<'c, V, U>)>>,
+    ) -> Result<(), Problem> {
+        let mut run: Vec<K> = Vec::new();
+        while let Some((key, RowChange::Delete)) = changes.peek()
+            && is_near(run.last().map_or(first, AsRef::as_ref), key.as_ref())
+        {
+            run.extend(changes.next().map(|(key, _)| key));
+        }
+        let last = run.last().map_or(first, AsRef::as_ref);
+        let growth = &mut self.growth;
+        let mut keys = std::iter::once(first)
+            .chain(run.iter().map(AsRef::as_ref))
+            .peekable();
+        self.rows
+            .retain_in(first..=last, |key: &[u8], value: &[u8]| {
+                while keys.next_if(|deleted| *deleted < key).is_some() {}
+                let is_deleted = keys.peek() == Some(&key);
+                if is_deleted {
+                    *growth -= row_bytes(key, value);
+                }
+                !is_deleted
+            })?;
+        Ok(())
+    }
+
+    fn encode(&mut self, key: &[u8], value: &impl Value) -> Vec<u8> {
+        encoding::encode(self.table.name(), key, value, mem::take(&mut self.value))
     }
 
     pub(super) fn set_raw(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
@@ -221,6 +351,18 @@ impl Writing<'_> {
             })?;
         Ok(())
     }
+}
+
+/// Keys that end in numbers, with few between them.
+fn is_near(key: &[u8], next: &[u8]) -> bool {
+    const MOST_BETWEEN: u64 = 8;
+    let (Some((head, number)), Some((next_head, next_number))) =
+        (key.split_last_chunk(), next.split_last_chunk())
+    else {
+        return false;
+    };
+    let distance = u64::from_be_bytes(*next_number).checked_sub(u64::from_be_bytes(*number));
+    head == next_head && distance.is_some_and(|distance| distance <= MOST_BETWEEN)
 }
 
 /// What a row takes, about, in bytes.

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use redb::{Database, ReadTransaction};
 
 use super::progress::Progress;
-use super::table::{Problem, Table};
+use super::table::{Problem, RowChange, Table};
 use super::{BAD_KEY, PROGRESS_KEY, encoding, fields};
 use crate::store::{
     ChangeSet, EntryChange, EntryRecord, Identifiers, Loaded, MessageId, RetainedRecord,
@@ -39,23 +39,25 @@ pub(super) fn apply(
     for (key, id, is_there) in changes.incoming() {
         incoming.set(&encoding::incoming_key(key, id), is_there.then_some(&()))?;
     }
-    for (key, position, change) in changes.entries() {
-        let key = encoding::entry_key(key, position);
-        match change {
-            EntryChange::Put(record) => entries.set(&key, Some(record))?,
+    entries.apply(changes.entries().map(|(key, position, change)| {
+        let change = match change {
+            EntryChange::Put(record) => RowChange::Put(record),
             EntryChange::Update(state) => {
-                entries.change(&key, |entry: &mut EntryRecord| entry.update(state))?;
+                RowChange::Change(move |entry: &mut EntryRecord| entry.update(state))
             }
-            EntryChange::Delete => entries.set(&key, None::<&EntryRecord>)?,
-        }
-    }
+            EntryChange::Delete => RowChange::Delete,
+        };
+        (encoding::entry_key(key, position), change)
+    }))?;
     for table in [sessions, subscriptions, incoming, entries] {
         growth += table.growth;
     }
     let mut messages = Table::Messages.write(&transaction)?;
-    for (id, record) in changes.messages() {
-        messages.set(&encoding::message_key(id), record)?;
-    }
+    messages.apply(
+        changes
+            .messages()
+            .map(|(id, record)| (encoding::message_key(id), RowChange::of(record))),
+    )?;
     let mut retained = Table::Retained.write(&transaction)?;
     for (topic, record) in changes.retained() {
         retained.set(topic.as_str().as_bytes(), record)?;

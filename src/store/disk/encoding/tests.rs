@@ -155,7 +155,7 @@ fn retained() -> impl Strategy<Value = RetainedRecord> {
 }
 
 fn comes_back<V: Value + PartialEq + std::fmt::Debug>(value: &V) -> Result<(), TestCaseError> {
-    let written = encode("table", b"key", value);
+    let written = encode("table", b"key", value, Vec::new());
     prop_assert_eq!(&decode::<V>("table", b"key", &written).unwrap(), value);
     // What was cut is noticed without the checksum too.
     for end in 1..written.len() - 4 {
