@@ -24,19 +24,26 @@ pub(crate) struct Plan {
     pub(crate) mosquitto: Option<PathBuf>,
     /// For the large store; 0: none.
     pub(crate) many: u64,
+    /// Only this load, counted from 1.
+    pub(crate) shape: Option<usize>,
+    /// Another build of our program.
+    pub(crate) against: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Group,
+    /// Another build.
+    Against,
     None,
     Memory,
     MosquittoSaves,
     MosquittoMemory,
 }
 
-const KINDS: [Kind; 5] = [
+const KINDS: [Kind; 6] = [
     Kind::Group,
+    Kind::Against,
     Kind::None,
     Kind::Memory,
     Kind::MosquittoSaves,
@@ -47,6 +54,7 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Group => "hbmqtt, `durability: group`",
+            Self::Against => "another build, `durability: group`",
             Self::None => "hbmqtt, `durability: none`",
             Self::Memory => "hbmqtt without `persistence`",
             Self::MosquittoSaves => "mosquitto, `autosave_on_changes true`, `autosave_interval 1`",
@@ -55,7 +63,7 @@ impl Kind {
     }
 
     fn has_store(self) -> bool {
-        matches!(self, Self::Group | Self::None)
+        matches!(self, Self::Group | Self::Against | Self::None)
     }
 }
 
@@ -108,7 +116,8 @@ pub(crate) fn run(plan: &Plan, program: &Path) -> Result<(), Fault> {
         "QoS 1, 64 bytes, {seconds} s each, medians of {} rounds.\n",
         plan.rounds
     );
-    for shape in SHAPES {
+    let is_wanted = |number: usize| plan.shape.is_none_or(|wanted| wanted == number);
+    for (_, shape) in (1..).zip(SHAPES).filter(|(number, _)| is_wanted(*number)) {
         let mut samples: BTreeMap<Kind, Vec<Sample>> = BTreeMap::new();
         for _ in 0..plan.rounds {
             for kind in KINDS {
@@ -330,6 +339,13 @@ fn start(
     let mut setup = Setup::new(program, directory);
     setup.durability = match kind {
         Kind::Group => Some("group".to_owned()),
+        Kind::Against => {
+            let Some(other) = &plan.against else {
+                return Ok(None);
+            };
+            setup.program = other.canonicalize()?;
+            Some("group".to_owned())
+        }
         Kind::None => Some("none".to_owned()),
         Kind::Memory => None,
         Kind::MosquittoSaves | Kind::MosquittoMemory => {

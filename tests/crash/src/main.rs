@@ -32,7 +32,7 @@ const USAGE: &str = "\
 usage: hbmqtt-crash [options] rounds [N]     N rounds (200) of load, kill -9, restart, check
        hbmqtt-crash [options] peers [N]      five checks that other brokers fail; N messages (1000000) in the last
        hbmqtt-crash [options] trouble [N]    a full disk, a second broker, N damaged stores (100)
-       hbmqtt-crash [options] cost [N]       what durability costs, as Markdown: medians of N rounds (5)
+       hbmqtt-crash [options] cost [N]       what durability costs, as Markdown: medians of N rounds (3)
        hbmqtt-crash [options] smoke          a little of the first three, in seconds
 options:
   --hbmqtt PATH      our program (default target/release/hbmqtt)
@@ -42,7 +42,10 @@ options:
   --longest MS       the longest time from the start of a round's load to the kill (1500)
   --durability TEXT  with `rounds`: another durability than 'group', to see violations
   --mosquitto PATH   with `cost` (default: where PATH or /usr/sbin has it; left out if nowhere)
-  --seconds S        with `cost`: duration of one measurement (4)
+  --seconds S        with `cost`: duration of one measurement (3)
+  --many N           with `cost`: messages in the large store (1000000; 0: no such store)
+  --shape N          with `cost`: only this one of the three loads
+  --against PATH     with `cost`: another build of hbmqtt, measured beside with `durability: group`
 HBMQTT_CRASH_DIR names the directory for stores (default: that for temporary files); `cost` measures its disk.
 exit status: 0; 1 if anything was violated; 2 for a wrong usage";
 
@@ -56,9 +59,16 @@ struct Options {
     durability: String,
     mosquitto: Option<PathBuf>,
     seconds: f64,
+    many: u64,
+    shape: Option<usize>,
+    against: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
+    if env::args().any(|argument| argument == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let options = match Options::parse(env::args().skip(1)) {
         Ok(options) => options,
         Err(text) => {
@@ -93,7 +103,10 @@ impl Options {
             longest: 1_500,
             durability: "group".to_owned(),
             mosquitto: find_mosquitto(),
-            seconds: 4.0,
+            seconds: 3.0,
+            many: 1_000_000,
+            shape: None,
+            against: None,
         };
         while let Some(argument) = arguments.next() {
             if !argument.starts_with('-') {
@@ -112,6 +125,9 @@ impl Options {
                 "--messages" => options.messages = number(&value)?,
                 "--longest" => options.longest = number::<u64>(&value)?.max(20),
                 "--seconds" => options.seconds = number(&value)?,
+                "--many" => options.many = number(&value)?,
+                "--shape" => options.shape = Some(number(&value)?),
+                "--against" => options.against = Some(value.into()),
                 _ => return Err(format!("'{argument}' is unknown")),
             }
         }
@@ -143,10 +159,12 @@ impl Options {
             }
             "cost" => {
                 let plan = cost::Plan {
-                    rounds: count(5) as usize,
+                    rounds: count(3) as usize,
                     time: Duration::from_secs_f64(self.seconds),
                     mosquitto: self.mosquitto.clone(),
-                    many: 1_000_000,
+                    many: self.many,
+                    shape: self.shape,
+                    against: self.against.clone(),
                 };
                 cost::run(&plan, program).map(|()| true)
             }
@@ -163,6 +181,7 @@ impl Options {
             budget: self.messages,
             longest: Duration::from_millis(self.longest),
             durability: self.durability.clone(),
+            only_kills: false,
         }
     }
 

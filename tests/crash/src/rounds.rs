@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) longest: Duration,
     /// `durability`.
     pub(crate) durability: String,
+    /// Never SIGTERM, at which everything is written in any mode.
+    pub(crate) only_kills: bool,
 }
 
 /// Runs all rounds; prints one line for each and a summary. `true`: nothing was violated.
@@ -81,6 +83,7 @@ pub(crate) fn run(plan: &Plan, program: &Path) -> Result<bool, Fault> {
 pub(crate) fn finds_losses(plan: &Plan, program: &Path) -> Result<bool, Fault> {
     let plan = Plan {
         durability: "none".to_owned(),
+        only_kills: true,
         ..plan.clone()
     };
     let findings = Series::begin(&plan, program, &mut Random::new(plan.seed))?.round(&plan)?;
@@ -201,7 +204,7 @@ impl Series {
         self.leave_will();
         let longest = plan.longest.as_millis() as usize;
         let after = Duration::from_millis(self.random.between(10, longest) as u64);
-        let is_asked = self.random.once_in(10);
+        let is_asked = self.random.once_in(10) && !plan.only_kills;
         let signal = if is_asked { Signal::TERM } else { Signal::KILL };
         let all = plan.budget * self.publishers.len();
         let enough = match self.random.once_in(8) {
@@ -372,7 +375,8 @@ impl Series {
 
     /// Before anything newer is published, which would hide it: what subscriptions bring has to come.
     fn wait_for_replays(&mut self, arena: &Arena, findings: &mut Findings) {
-        let deadline = now() + Duration::from_secs(5);
+        // What waits in the queue of a slow receiver comes first.
+        let deadline = now() + PATIENCE;
         while !self.case().missing_replays().is_empty() && !arena.has_ended() {
             if now() > deadline {
                 for text in self.case().missing_replays() {

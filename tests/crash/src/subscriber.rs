@@ -85,6 +85,8 @@ impl Subscriber {
     ) -> Self {
         let mut random = random;
         let receive_maximum = match random.below(3) {
+            // What a subscription brings takes its time then, and is often not over at the kill.
+            _ if habits.renews > 0 => 8,
             0 => 0,
             _ => random.between(5, 200) as u16,
         };
@@ -229,13 +231,16 @@ impl Subscriber {
         if self.session == Existence::Unknown {
             self.begin_epoch(false);
             // Before 5.0 a session either begins clean or is kept.
-            let transient = self.version == Version::V311;
+            let transient = self.version == Version::V311 || self.random.once_in(2);
             self.open_wire(address, true, !transient)?;
             if !transient {
                 self.session = Existence::Yes;
                 return Ok(());
             }
+            // CONNACK said that the one before is gone, and this one ends with its connection.
             self.session = Existence::No;
+            let time = self.random.below(40);
+            self.linger(Duration::from_millis(time as u64))?;
         }
         let expected = self.session == Existence::Yes;
         if !expected {
