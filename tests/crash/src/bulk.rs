@@ -24,7 +24,8 @@ pub(crate) struct Loader {
     window: usize,
     payload_bytes: usize,
     wire: Option<Wire>,
-    has_session: bool,
+    /// `None`: it asked for one, and the answer was lost.
+    has_session: Option<bool>,
     /// The first message that is not completed.
     first: u64,
     flights: VecDeque<Flight>,
@@ -58,7 +59,7 @@ impl Loader {
             window,
             payload_bytes,
             wire: None,
-            has_session: false,
+            has_session: Some(false),
             first: 0,
             flights: VecDeque::new(),
             acknowledged: 0,
@@ -132,12 +133,14 @@ impl Loader {
             receive_maximum: 0,
             will: None,
         };
+        let expected = self.has_session;
+        self.has_session = expected.filter(|has_session| *has_session);
         let (wire, present) = Wire::accepted(address, &connect)?;
         self.wire = Some(wire);
-        if present != self.has_session {
+        if expected.is_some_and(|expected| present != expected) {
             return Err(Fault::Wrong(format!("session present is {present}")));
         }
-        self.has_session = true;
+        self.has_session = Some(true);
         let mut out = Vec::new();
         for (number, flight) in (self.first..).zip(&self.flights) {
             match flight {

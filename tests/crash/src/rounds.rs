@@ -375,10 +375,13 @@ impl Series {
 
     /// Before anything newer is published, which would hide it: what subscriptions bring has to come.
     fn wait_for_replays(&mut self, arena: &Arena, findings: &mut Findings) {
-        // What waits in the queue of a slow receiver comes first.
-        let deadline = now() + PATIENCE;
+        // What waits in the queue of a slow receiver comes first: as long as anything comes, it is waited for.
+        let (mut came, mut last) = (0, now());
         while !self.case().missing_replays().is_empty() && !arena.has_ended() {
-            if now() > deadline {
+            if self.came() > came {
+                (came, last) = (self.came(), now());
+            }
+            if last.elapsed() > SILENCE {
                 for text in self.case().missing_replays() {
                     findings.lost(text);
                 }
@@ -395,7 +398,10 @@ impl Series {
         let markers = publishers.flat_map(|one| {
             let streams = one.streams.iter().enumerate();
             let markers = streams.filter(|(_, stream)| stream.topic.starts_with("e/"));
-            markers.map(|(at, stream)| (one.first_stream + at, stream.sent.len() - 1))
+            // The broker may be killed before the first one is sent.
+            markers.filter_map(|(at, stream)| {
+                Some((one.first_stream + at, stream.sent.len().checked_sub(1)?))
+            })
         });
         markers.collect()
     }
@@ -427,10 +433,10 @@ impl Series {
 
     /// What is still missing may be on its way: wills have delays, and what a session leaves behind is read first.
     fn wait_for_missing(&mut self) -> Result<(), Fault> {
-        let deadline = now() + Duration::from_secs(5);
         let is_gone = |one: &Subscriber| one.past.iter().any(|epoch| epoch.is_gone);
+        let (mut came, mut last) = (self.came(), now());
         while !self.case().missing().is_empty()
-            && now() < deadline
+            && last.elapsed() < SILENCE
             && !self.subscribers.iter().any(is_gone)
         {
             let arena = Arena::new(self.broker.address());
@@ -439,8 +445,16 @@ impl Series {
                 |_| Ok(()),
                 |one| one.linger(Duration::from_millis(200)),
             );
+            if self.came() > came {
+                (came, last) = (self.came(), now());
+            }
         }
         Ok(())
+    }
+
+    /// How much came to all in this round.
+    fn came(&self) -> usize {
+        self.subscribers.iter().map(|one| one.epoch.log.len()).sum()
     }
 
     fn case(&self) -> Case<'_> {
@@ -468,6 +482,9 @@ impl Series {
         }
     }
 }
+
+/// How long nothing may come to anybody before what is missing counts as lost.
+const SILENCE: Duration = Duration::from_secs(5);
 
 fn end(pid: u32, signal: Signal) -> io::Result<()> {
     let pid = Pid::from_raw(pid as i32).ok_or(io::ErrorKind::NotFound)?;
