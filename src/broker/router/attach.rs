@@ -123,7 +123,7 @@ impl Router {
         if session.is_persistent() || session.key.is_some() {
             journal.put_session(session, None);
         }
-        let waits = journal.changed_since(mark);
+        let waits = journal.changed_since(mark) || journal.may_bring_back(&session.client_id);
         let mut link = Box::new(Link {
             connection: attach.connection,
             outbox: attach.outbox,

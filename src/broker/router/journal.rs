@@ -5,13 +5,15 @@
 //!
 //! | packet | held when |
 //! |---|---|
-//! | CONNACK | its session is stored, or was |
+//! | CONNACK | its session is stored, or one of the client's that has ended may still be |
 //! | SUBACK, UNSUBACK, PUBACK, PUBREC, PUBCOMP, PUBREL | answering changed something that is stored |
 //! | PUBLISH QoS 2 | its session is stored |
 //! | any acknowledgement | one before it on its connection is held [MQTT-4.6.0-2] |
 //!
 //! CONNACK, SUBACK and UNSUBACK block their link while they are held: what follows from them stays in the link, and leaves
 //! when the store says that they have left ([`Command::Released`](super::command::Command)).
+
+mod endings;
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytestring::ByteString;
 
+use self::endings::Endings;
 use super::command::{Command, Origin, SessionExpiry};
 use super::link::Link;
 use super::reply::Reply;
@@ -127,6 +130,7 @@ pub(super) struct Journal {
     reads_asked: u64,
     /// What to ask once this batch is on its way: it may hold what is asked for.
     reads_wanted: Vec<u64>,
+    endings: Endings,
     /// How many bytes of stored messages are kept in memory too.
     max_resident_bytes: usize,
 }
@@ -149,6 +153,7 @@ impl Journal {
             reads: HashMap::default(),
             reads_asked: 0,
             reads_wanted: Vec::new(),
+            endings: Endings::default(),
             max_resident_bytes: usize::MAX,
         }
     }
@@ -274,6 +279,9 @@ impl Journal {
     /// Hands the batch to the store.
     pub(super) fn commit(&mut self) {
         let Some(store) = &self.store else { return };
+        if !self.endings.is_empty() {
+            self.endings.forget(store.durable());
+        }
         if !self.changes.is_empty() || !self.releases.is_empty() {
             let commit = Commit {
                 sequence: self.sequence,
@@ -336,6 +344,24 @@ impl Journal {
                 .map(|will| Box::new(WillRecord { will: will.clone() })),
         };
         self.changes.push(Change::PutSession(key, Box::new(record)));
+    }
+
+    /// A session is over, and this batch says so to the store: whoever comes under its name next must be told of none
+    /// before that is durable, or a crash would bring it back.
+    pub(super) fn note_ending(&mut self, session: &Session) {
+        if self.holds && session.key.is_some() {
+            self.endings.note(&session.client_id, self.sequence);
+        }
+    }
+
+    /// A session of this client has ended, and the store may still have it.
+    pub(super) fn may_bring_back(&mut self, client_id: &str) -> bool {
+        if self.endings.is_empty() {
+            return false;
+        }
+        self.endings
+            .forget(self.store.as_ref().map_or(0, StoreHandle::durable));
+        self.endings.contain(client_id)
     }
 
     /// Removes a session with its subscriptions and entries. Their messages go with [`forget`](Self::forget).

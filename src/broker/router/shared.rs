@@ -118,6 +118,7 @@ impl Router {
     /// The session is over: what it had of shared subscriptions goes to other members of their groups. A QoS 2 message
     /// that was sent already may have arrived, so nobody else gets it. [MQTT-4.8.2-5]
     pub(super) fn pass_on_session(&mut self, mut session: Session, now: Instant) {
+        self.sessions.journal.note_ending(&session);
         let inflight = session.outgoing.drain();
         let queue = std::mem::take(&mut session.queue).into_iter();
         let (left, over): (Vec<_>, Vec<_>) = inflight

@@ -195,3 +195,31 @@ fn a_session_that_was_ended_is_not_back() {
     let (_broker, address) = start_on(&crashed(&store), usize::MAX);
     assert!(!session_present(&Peer::open(address, &persistent).read()));
 }
+
+/// However it ended, and also if the disk was full when it did: CONNACK of a session that is not stored says that there
+/// is none, and what it says must be durable.
+#[test]
+fn a_session_that_ended_before_is_gone_for_good_when_a_clean_one_begins() {
+    let goodbyes: [&[u8]; 2] = [
+        // DISCONNECT with Session Expiry Interval 0
+        &[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 0],
+        // Without one: its second passes.
+        &DISCONNECT,
+    ];
+    for goodbye in goodbyes {
+        let store = MemoryStore::new();
+        let (_broker, address) = start_on(&store, usize::MAX);
+        let one_second = [0x11, 0, 0, 0, 1];
+        let mut peer = Peer::connected(address, &connect("c", PERSISTENT, &one_second));
+        assert_eq!(peer.ask(&subscribe("t", 1))[0], 0x90);
+        // The record of when it went is written; the end fails.
+        let fails_at = store.writes() + if goodbye.len() > 2 { 1 } else { 2 };
+        store.fail_at(fails_at, Failure::Full);
+        peer.send(goodbye);
+        until(|| store.writes() >= fails_at);
+        assert_eq!(store.state().sessions.len(), 1);
+        let clean = connect("c", PERSISTENT, &[]);
+        assert!(!session_present(&Peer::open(address, &clean).read()));
+        assert_eq!(store.state().sessions.len(), 0);
+    }
+}
