@@ -239,13 +239,17 @@ impl Journal {
         }
     }
 
-    /// Appends an acknowledgement that everything on the link comes after: while it is held, the link is blocked.
+    /// Appends an acknowledgement that everything on the link comes after: while it is held, the link is blocked. What
+    /// was appended before it and waits for nothing leaves with it, and not after what is held behind it. [MQTT-4.6.0-2]
     pub(super) fn answer_first(&self, link: &mut Link, waits: bool, push: impl FnOnce(&mut Link)) {
         self.answer(link, waits, push);
-        if let Some(held) = &mut link.held
+        let Link { held, pending, .. } = link;
+        if let Some(held) = held
             && !held.bytes.is_empty()
+            && held.blocked.replace(held.sequence).is_none()
         {
-            held.blocked = Some(held.sequence);
+            pending.append(&mut held.bytes);
+            std::mem::swap(pending, &mut held.bytes);
         }
     }
 

@@ -223,3 +223,20 @@ fn a_session_that_ended_before_is_gone_for_good_when_a_clean_one_begins() {
         assert_eq!(store.state().sessions.len(), 0);
     }
 }
+
+/// [MQTT-4.6.0-2], also when one of them waits for nothing and a SUBACK after it for the store.
+#[test]
+fn acknowledgements_come_in_the_order_of_their_packets() {
+    let store = MemoryStore::new();
+    let (_broker, address) = start_on(&store, usize::MAX);
+    let mut peer = Peer::connected(address, &connect("c", PERSISTENT, &FOR_EVER));
+    // There is nothing to clear.
+    let clears = publish(0x33, "t", 2, b"");
+    let retains = publish(0x33, "t", 3, b"x");
+    peer.send(&[clears, subscribe("other", 1), retains].concat());
+    let kinds = [0; 3].map(|_| {
+        let packet = peer.read();
+        (packet[0], packet[3])
+    });
+    assert_eq!(kinds, [(0x40, 2), (0x90, 1), (0x40, 3)]);
+}
