@@ -118,6 +118,7 @@ pub(super) struct Reception {
     pub(super) step: Step,
     pub(super) message: usize,
     pub(super) retain: bool,
+    qos: QoS,
     dup: bool,
     crashes: u32,
     epoch: u32,
@@ -185,6 +186,11 @@ impl Client {
     /// The session is over as far as the client is concerned.
     fn give_up(&mut self, step: Step) {
         self.outgoing.clear();
+        self.doubt(step);
+    }
+
+    /// The session may be over, and another one in its place.
+    fn doubt(&mut self, step: Step) {
         self.incoming.clear();
         self.epoch += 1;
         self.newest.clear();
@@ -424,6 +430,12 @@ impl Client {
             for era in &mut self.eras {
                 era.left.get_or_insert(step);
             }
+        } else if !must_be_present {
+            // Made by a CONNECT before this one, whose CONNACK was not read, after the older one was over.
+            self.doubt(step);
+            for flow in &self.outgoing {
+                model.messages[flow.message].may_double = true;
+            }
         }
         self.must_clean = false;
         self.session = Belief::Yes {
@@ -574,7 +586,7 @@ impl Client {
             return;
         }
         if publish.retain {
-            self.judge_retained(index, step, model);
+            self.judge_retained(index, publish, step, model);
         }
         if !self.answer(publish, index, model) {
             return;
@@ -586,6 +598,7 @@ impl Client {
             step,
             message: index,
             retain: publish.retain,
+            qos: publish.qos,
             dup: publish.dup,
             crashes: model.crashes,
             epoch: self.epoch,
@@ -645,10 +658,11 @@ impl Client {
         let (again, fresh) = before.fold((0, 0), |(again, fresh), one| {
             (again + 1, fresh + u32::from(!one.dup))
         });
-        if again > 0 && publish.qos == QoS::ExactlyOnce {
+        if again > 0 && publish.qos == QoS::ExactlyOnce && !message.may_double {
             model.fail(|| format!("{who}: QoS 2 message {index} came twice"));
         }
-        let may_repeat = sends + model.crashes;
+        // After a crash nothing says that a QoS 1 message was sent before: neither of one copy nor of another.
+        let may_repeat = sends * (model.crashes + 1);
         if !publish.dup && !self.profile.is_worker() && fresh >= may_repeat.max(1) {
             model.fail(|| format!("{who}: {index} came {} times without DUP", fresh + 1));
         }
@@ -660,12 +674,20 @@ impl Client {
         let newer = *newest;
         *newest = newer.max(index);
         let may_expire = message.expiry.is_some();
-        let was_subscribed = self.eras.iter().any(|era| {
-            era.matches(topic)
-                && era.is_certain(first_sent)
-                && era.leaving.is_none()
-                && !era.is_over
-        });
+        // What was sent again is in its place if it came the first time, and came with this QoS then.
+        let with_this_qos =
+            |era: &Era| era.matches(topic) && era.qos.min(message.qos) == publish.qos;
+        let was_subscribed = publish.qos != QoS::AtMostOnce
+            && self.eras.iter().any(|era| {
+                with_this_qos(era)
+                    && era.is_certain(first_sent)
+                    && era.leaving.is_none()
+                    && !era.is_over
+            })
+            && self
+                .eras
+                .iter()
+                .all(|era| !era.matches(topic) || with_this_qos(era));
         if newer > index
             && (sends == 1 || (was_subscribed && !may_expire && !scenario.is_limited()))
         {
@@ -674,12 +696,13 @@ impl Client {
     }
 
     /// Not older than what was retained when it subscribed, nor than what it has.
-    fn judge_retained(&self, index: usize, step: Step, model: &mut Model) {
+    fn judge_retained(&self, index: usize, publish: &Publish, step: Step, model: &mut Model) {
         let topic = model.messages[index].topic;
+        // What is sent again may be of a subscription that is gone.
         let living = self
             .eras
             .iter()
-            .filter(|era| era.left.is_none() && era.matches(topic));
+            .filter(|era| (era.left.is_none() || publish.dup) && era.matches(topic));
         let asked = living.map(|era| era.asked).min().unwrap_or(0);
         let who = self.name();
         if let Some(sure) = model.retained_for_sure(topic, asked)
@@ -688,7 +711,6 @@ impl Client {
             model.fail(|| format!("{who}: retained {index} came, although {sure} replaced it"));
         }
         let is_first = !self.received.iter().any(|one| one.message == index);
-        let qos = |index: usize| model.messages[index].qos;
         let newer = self.received.iter().find(|one| {
             let message = &model.messages[one.message];
             one.message > index
@@ -696,7 +718,7 @@ impl Client {
                 && one.crashes == model.crashes
                 && message.retain
                 && message.topic == topic
-                && qos(one.message) == qos(index)
+                && one.qos == publish.qos
                 && message.acked.is_some_and(|at| at < step)
         });
         if let Some(newer) = newer.filter(|_| is_first).map(|one| one.message) {

@@ -44,6 +44,8 @@ pub(super) struct Published {
     /// When the broker last took it.
     pub(super) last_taken_at: u64,
     pub(super) sends: u32,
+    /// The session that it was sent in may have been over, and so its packet identifier forgotten.
+    pub(super) may_double: bool,
     /// When its publisher read PUBACK or PUBREC with success.
     pub(super) acked: Option<Step>,
     pub(super) will: WillState,

@@ -62,7 +62,7 @@ impl Simulation {
         let run = |setting: &Setting, planned: Option<Planned>| {
             let result = self.run_one(setting, planned, false);
             result.map_err(|first| {
-                let shortest = (8..STEPS).step_by(8).find_map(|steps| {
+                let shortest = (8..=STEPS).step_by(8).find_map(|steps| {
                     let setting = Setting::new(Scenario::new(seed, steps), &self.services);
                     self.run_one(&setting, planned, false).err()?;
                     self.run_one(&setting, planned, true).err()
@@ -297,6 +297,7 @@ fn new_message(world: &mut World<'_>, publisher: usize, topic: &'static str, qos
         first_sent_at: now,
         last_taken_at: now,
         sends: 1,
+        may_double: false,
         acked: None,
         will: WillState::None,
     });
