@@ -178,7 +178,9 @@ impl Inbox {
                 return Ok(None);
             }
             // BLOCKS: until a command comes or the deadline.
-            self.bell.bell.wait(deadline, || !self.slot.queue.is_empty());
+            self.bell
+                .bell
+                .wait(deadline, || !self.slot.queue.is_empty());
         }
     }
 }

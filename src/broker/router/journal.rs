@@ -14,6 +14,7 @@
 //! when the store says that they have left ([`Command::Released`](super::command::Command)).
 
 mod endings;
+mod unwritten;
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytestring::ByteString;
 
 use self::endings::Endings;
+use self::unwritten::Unwritten;
 use super::command::{Command, Origin, SessionExpiry};
 use super::link::Link;
 use super::reply::Reply;
@@ -51,7 +53,8 @@ pub(crate) struct Release {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) bytes: OutBuf,
     pub(crate) then: Then,
-    /// The link is blocked until these bytes have left: whom to tell the router then, and of which commit.
+    /// The link is blocked, or its queue stopped, until these bytes have left: whom to tell the router then, and of
+    /// which commit.
     pub(crate) unblocks: Option<(Origin, u64)>,
 }
 
@@ -74,6 +77,7 @@ impl Release {
             None => (None, 0),
         };
         match self.then {
+            Then::Nothing if self.bytes.is_empty() => {}
             Then::Close => self.outbox.close_with(&mut self.bytes),
             Then::Attached(slot, reply) => {
                 let _ = self.outbox.send(&mut self.bytes);
@@ -103,6 +107,8 @@ pub(super) struct Held {
     pub(super) sequence: u64,
     /// Nothing leaves the link before this commit.
     pub(super) blocked: Option<u64>,
+    /// The store will tell when this commit is durable, so that its session's queue goes on.
+    pub(super) paced: Option<u64>,
     /// CONNACK is among the bytes: whom to tell when it has left.
     pub(super) reply: Option<Reply<Result<SessionSlot, ReasonCode>>>,
 }
@@ -131,6 +137,8 @@ pub(super) struct Journal {
     /// What to ask once this batch is on its way: it may hold what is asked for.
     reads_wanted: Vec<u64>,
     endings: Endings,
+    unwritten: Unwritten,
+    most_unwritten: usize,
     /// How many bytes of stored messages are kept in memory too.
     max_resident_bytes: usize,
 }
@@ -154,6 +162,8 @@ impl Journal {
             reads_asked: 0,
             reads_wanted: Vec::new(),
             endings: Endings::default(),
+            unwritten: Unwritten::default(),
+            most_unwritten: MOST_UNWRITTEN,
             max_resident_bytes: usize::MAX,
         }
     }
@@ -280,6 +290,34 @@ impl Journal {
         self.releases.push(release);
     }
 
+    /// Whether the queue of a session may go on to its client. It sends and deletes faster than a disk writes: when so
+    /// much waits there that memory counts, the store tells when half of it is written.
+    pub(super) fn may_go_on(&mut self, slot: SessionSlot, session: &mut Session) -> bool {
+        let Some(store) = self.store.as_ref().filter(|_| self.holds) else {
+            return true;
+        };
+        let unwritten = self.unwritten.changes(store);
+        if unwritten < self.most_unwritten / 2 || session.key.is_none() || session.queue.is_empty()
+        {
+            return true;
+        }
+        let Some(link) = &mut session.link else {
+            return true;
+        };
+        let held = link.held.get_or_insert_default();
+        if held.paced.is_none() {
+            held.paced = Some(self.sequence);
+            let connection = link.connection;
+            self.releases.push(Release {
+                outbox: Arc::clone(&link.outbox),
+                bytes: OutBuf::default(),
+                then: Then::Nothing,
+                unblocks: Some((Origin { slot, connection }, self.sequence)),
+            });
+        }
+        unwritten < self.most_unwritten
+    }
+
     /// Hands the batch to the store.
     pub(super) fn commit(&mut self) {
         let Some(store) = &self.store else { return };
@@ -287,6 +325,10 @@ impl Journal {
             self.endings.forget(store.durable());
         }
         if !self.changes.is_empty() || !self.releases.is_empty() {
+            if self.holds {
+                self.unwritten.changes(store);
+                self.unwritten.note(self.sequence, self.changes.len());
+            }
             let commit = Commit {
                 sequence: self.sequence,
                 changes: std::mem::take(&mut self.changes),
@@ -312,6 +354,12 @@ impl Journal {
     #[cfg(test)]
     pub(super) fn set_clock(&mut self, base: Instant, base_wall: WallTime) {
         self.clock = WallClock { base, base_wall };
+    }
+
+    /// Sets how many changes may wait before queues stop.
+    #[cfg(test)]
+    pub(super) fn set_most_unwritten(&mut self, changes: usize) {
+        self.most_unwritten = changes;
     }
 
     /// Nothing of the current batch is to be stored.
@@ -617,6 +665,9 @@ impl WallClock {
             .checked_sub(Duration::from_millis(behind))
     }
 }
+
+/// Changes that may wait to be written before queues stop: some 200 bytes each, twice while they are merged.
+const MOST_UNWRITTEN: usize = 50_000;
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

@@ -106,12 +106,13 @@ impl Link {
             .is_some_and(|held| held.blocked.is_some())
     }
 
-    /// What this commit held has left. `true`: so may the rest now.
+    /// What this commit held has left. `true`: so may the rest now, or the queue goes on.
     pub(super) fn unblock(&mut self, sequence: u64) -> bool {
         self.held.as_mut().is_some_and(|held| {
-            let is_last = held.blocked == Some(sequence);
-            held.blocked = held.blocked.filter(|_| !is_last);
-            is_last
+            let waited = [held.blocked, held.paced].contains(&Some(sequence));
+            held.blocked = held.blocked.filter(|last| *last != sequence);
+            held.paced = held.paced.filter(|last| *last != sequence);
+            waited
         })
     }
 

@@ -241,15 +241,24 @@ impl Sessions {
         retained: &Retained,
         now: Instant,
     ) {
-        let awaits_ack = self.send_waiting(slot, retained, now) == Pumped::AwaitsAck;
-        self.set_awaits_ack(slot, awaits_ack);
-        if self.journal.is_on() {
-            self.note_replay(slot);
-            self.read_ahead(slot);
+        if !self.journal.is_on() {
+            self.send_waiting(slot, retained, now);
+            return;
         }
+        let session = self.slots.get_mut(slot as usize);
+        if session.is_some_and(|session| self.journal.may_go_on(slot, session)) {
+            self.send_waiting(slot, retained, now);
+            self.note_replay(slot);
+        }
+        self.read_ahead(slot);
     }
 
-    fn send_waiting(&mut self, slot: SessionSlot, retained: &Retained, now: Instant) -> Pumped {
+    fn send_waiting(&mut self, slot: SessionSlot, retained: &Retained, now: Instant) {
+        let pumped = self.send_what_may_go(slot, retained, now);
+        self.set_awaits_ack(slot, pumped == Pumped::AwaitsAck);
+    }
+
+    fn send_what_may_go(&mut self, slot: SessionSlot, retained: &Retained, now: Instant) -> Pumped {
         let Some(session) = self.slots.get_mut(slot as usize) else {
             return Pumped::Settled;
         };

@@ -20,6 +20,8 @@ pub(super) struct Scenario {
     pub(super) max_queued_messages: usize,
     pub(super) queue_qos0_messages: bool,
     pub(super) queue_memory: usize,
+    /// Changes that may wait for the store before queues stop.
+    pub(super) most_unwritten: usize,
     pub(super) outbox_soft_limit: usize,
     pub(super) max_inflight_bytes: usize,
     pub(super) receive_maximum: u16,
@@ -74,6 +76,7 @@ impl Scenario {
                 SharedStrategy::Sticky,
                 SharedStrategy::Hash,
             ]),
+            most_unwritten: *random.choose(&[2, 8, usize::MAX]),
         }
     }
 

@@ -234,6 +234,8 @@ impl<'a> World<'a> {
         );
         let wall = WallTime(EPOCH + model.now);
         router.sessions.journal.set_clock(now, wall);
+        let journal = &mut router.sessions.journal;
+        journal.set_most_unwritten(scenario.most_unwritten);
         let store = MemoryStore::with_state(state);
         let (handle, inbox) = channel();
         router
