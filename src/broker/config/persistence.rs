@@ -15,8 +15,8 @@ pub struct PersistenceConfig {
     pub file: Option<PathBuf>,
     /// Key `durability`: when what is acknowledged is on disk, [`Durability::Group`].
     pub durability: Durability,
-    /// Key `queue-memory`: payloads of queued messages in memory, in bytes, 64 MiB. What is beyond stays on disk until its
-    /// turn comes.
+    /// Key `queue-memory`: what queued messages may take of the memory, in bytes, 64 MiB. What is beyond stays on disk
+    /// until its turn comes.
     pub queue_memory_bytes: usize,
     /// Key `session-expiry`: sessions whose client stays away for longer are removed, 14 days. What a client asks for is
     /// capped to it.

@@ -1,5 +1,7 @@
 //! One client's session.
 
+mod queue;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::time::Instant;
 
 use bytestring::ByteString;
 
+use self::queue::Queue;
 use super::command::{Owner, RequestedFilter, SessionExpiry};
 use super::journal::Stored;
 use super::link::{Link, Outbound, Payload};
@@ -42,8 +45,7 @@ pub(crate) struct Session {
     inflight_bytes: usize,
     pub(super) incoming: Incoming,
     /// What waits for the window, the socket or the client, oldest first.
-    pub(super) queue: VecDeque<Delivery>,
-    pub(super) queue_bytes: usize,
+    pub(super) queue: Queue,
     /// Retained messages still to be sent, one cursor per new subscription.
     pub(super) replays: VecDeque<Replay>,
     pub(super) will: Option<Box<Will>>,
@@ -164,8 +166,7 @@ impl Session {
             outgoing: Outgoing::new(u16::MAX),
             inflight_bytes: 0,
             incoming: Incoming::new(u16::MAX),
-            queue: VecDeque::new(),
-            queue_bytes: 0,
+            queue: Queue::default(),
             replays: VecDeque::new(),
             will: None,
             expiry: SessionExpiry::AtDisconnect,
@@ -277,20 +278,6 @@ impl Session {
     pub(super) fn flow_ended(&mut self, delivery: &Delivery) {
         let bytes = delivery.payload_bytes();
         self.inflight_bytes = self.inflight_bytes.saturating_sub(bytes);
-    }
-
-    pub(super) fn push_queue(&mut self, delivery: Delivery) {
-        self.queue_bytes += delivery.size();
-        self.queue.push_back(delivery);
-    }
-
-    pub(super) fn pop_queue(&mut self) -> Option<Delivery> {
-        let delivery = self.queue.pop_front()?;
-        self.queue_bytes = self.queue_bytes.saturating_sub(delivery.size());
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
-        }
-        Some(delivery)
     }
 }
 

@@ -192,7 +192,7 @@ impl Sessions {
         if let Some(session) = self.slots.get_mut(slot as usize) {
             session.note_position(position);
             self.waiting.add(&delivery);
-            session.push_queue(delivery);
+            session.queue.push_back(delivery);
         }
     }
 
@@ -203,9 +203,10 @@ impl Sessions {
         if self.by_client_id.get(&session.client_id) == Some(&slot) {
             self.by_client_id.remove(&session.client_id);
         }
-        for delivery in &session.queue {
-            self.waiting.remove(delivery);
-        }
+        let waiting = &mut self.waiting;
+        session
+            .queue
+            .look_at_all(|delivery| waiting.remove(delivery));
         self.online -= usize::from(session.link.is_some());
         self.awaiting_acks -= usize::from(session.awaits_ack);
         self.persistent -= usize::from(session.is_persistent());
@@ -346,37 +347,46 @@ pub(super) struct Waiting {
     pub(super) messages: usize,
     /// Counted once per session.
     pub(super) bytes: usize,
-    /// How many of the bytes are in the store alone.
-    away_bytes: usize,
+    /// What the messages take that are here, and not in the store alone.
+    resident_bytes: usize,
 }
 
 impl Waiting {
     pub(super) fn add(&mut self, delivery: &Delivery) {
         self.messages += 1;
         self.bytes += delivery.size();
-        if delivery.message.is_none() {
-            self.away_bytes += delivery.size();
+        if delivery.message.is_some() {
+            self.came(delivery);
         }
     }
 
     pub(super) fn remove(&mut self, delivery: &Delivery) {
         self.messages = self.messages.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(delivery.size());
-        if delivery.message.is_none() {
-            self.away_bytes = self.away_bytes.saturating_sub(delivery.size());
+        if delivery.message.is_some() {
+            let bytes = resident_size(delivery);
+            self.resident_bytes = self.resident_bytes.saturating_sub(bytes);
         }
     }
 
     /// A message that was in the store alone is here.
     fn came(&mut self, delivery: &Delivery) {
-        self.away_bytes = self.away_bytes.saturating_sub(delivery.size());
+        self.resident_bytes += resident_size(delivery);
     }
 
     /// The bytes that are in memory.
     fn resident_bytes(&self) -> usize {
-        self.bytes.saturating_sub(self.away_bytes)
+        self.resident_bytes
     }
 }
+
+/// What a queued message takes of the memory. Shared by several sessions, it is counted for each.
+fn resident_size(delivery: &Delivery) -> usize {
+    delivery.size() + ALLOCATION_BYTES
+}
+
+/// What the allocator and the counts of references add to a message: four allocations, their lengths rounded up.
+const ALLOCATION_BYTES: usize = 128;
 
 /// Empty buffers, bounded in bytes: a message to many receivers takes one for each.
 #[derive(Debug, Default)]

@@ -120,7 +120,7 @@ impl Router {
     pub(super) fn pass_on_session(&mut self, mut session: Session, now: Instant) {
         self.sessions.journal.note_ending(&session);
         let inflight = session.outgoing.drain();
-        let queue = std::mem::take(&mut session.queue).into_iter();
+        let queue = std::mem::take(&mut session.queue).into_deliveries();
         let (left, over): (Vec<_>, Vec<_>) = inflight
             .map(|flow| (flow.qos == QoS::AtLeastOnce, flow.message))
             .chain(queue.map(|delivery| (true, delivery)))

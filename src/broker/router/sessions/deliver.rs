@@ -174,7 +174,7 @@ impl Sessions {
         let size = delivery.size();
         while queue_is_full(session, size, settings) {
             let oldest = match settings.queue_full(publication.topic) {
-                QueueFull::DropOldest => session.pop_queue(),
+                QueueFull::DropOldest => session.queue.pop_front(),
                 QueueFull::DropNew | QueueFull::Reject => None,
             };
             let Some(oldest) = oldest else {
@@ -204,7 +204,7 @@ impl Sessions {
             }
         }
         self.waiting.add(&delivery);
-        session.push_queue(delivery);
+        session.queue.push_back(delivery);
         Delivered::Yes
     }
 
@@ -217,17 +217,16 @@ impl Sessions {
         let Some(session) = self.slots.get_mut(slot as usize) else {
             return Vec::new();
         };
-        let (taken, rest) = std::mem::take(&mut session.queue)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|delivery| {
-                delivery.group == Some(group) && delivery.message.is_some()
-            });
-        session.queue = rest;
-        for one in &taken {
-            session.queue_bytes = session.queue_bytes.saturating_sub(one.size());
-            self.waiting.remove(one);
+        let mut taken = Vec::new();
+        for delivery in std::mem::take(&mut session.queue).into_deliveries() {
+            if delivery.group == Some(group) && delivery.message.is_some() {
+                self.waiting.remove(&delivery);
+                taken.push(delivery);
+            } else {
+                session.queue.push_back(delivery);
+            }
         }
-        taken.into()
+        taken
     }
 
     /// Sends what a session has waiting, as far as its window and its socket allow: first what was in flight when its
@@ -307,7 +306,7 @@ impl Sessions {
                 if next.qos != QoS::AtMostOnce && !room && !next.expired(now) {
                     return Pumped::AwaitsAck;
                 }
-                let Some(delivery) = session.pop_queue() else {
+                let Some(delivery) = session.queue.pop_front() else {
                     return Pumped::Settled;
                 };
                 self.waiting.remove(&delivery);
@@ -514,5 +513,5 @@ fn next_retained(
 
 pub(super) fn queue_is_full(session: &Session, size: usize, settings: &RouterSettings) -> bool {
     session.queue.len() >= settings.max_queued_messages
-        || (session.queue_bytes + size > settings.max_queued_bytes && !session.queue.is_empty())
+        || (session.queue.bytes() + size > settings.max_queued_bytes && !session.queue.is_empty())
 }

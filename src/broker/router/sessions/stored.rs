@@ -39,19 +39,21 @@ impl Sessions {
             flows.filter_map(|flow| flow.message.away()).collect()
         } else {
             let soon = READ_AHEAD.min(session.queue.len().saturating_sub(1));
-            let front = session.queue.front().and_then(Delivery::away);
-            if front.or_else(|| session.queue.get(soon)?.away()).is_none() {
+            let is_away = |delivery: &Delivery| delivery.away().is_some();
+            if !session.queue.front().is_some_and(is_away)
+                && !session.queue.get(soon).is_some_and(is_away)
+            {
                 return;
             }
             let mut bytes = 0;
-            let queue = session.queue.iter().take(READ_MESSAGES);
+            let queue = session.queue.first(READ_MESSAGES);
             queue
                 .take_while(|delivery| {
                     let before = bytes;
                     bytes += delivery.size();
                     before < READ_BYTES
                 })
-                .filter_map(Delivery::away)
+                .filter_map(|delivery| delivery.away())
                 .collect()
         };
         session.flows_away &= !ids.is_empty();
@@ -95,16 +97,17 @@ impl Sessions {
             session.flow_began(bytes);
             return true;
         }
-        for delivery in session.queue.iter_mut().take(2 * READ_MESSAGES) {
+        for delivery in session.queue.first(2 * READ_MESSAGES) {
             if let Some(message) = message(delivery) {
                 self.waiting.came(delivery);
                 delivery.message = Some(message);
             }
         }
         // What was asked for and is not here is in the store no more: it can never be sent.
-        let is_lost = |front: &mut Delivery| front.away().is_some_and(|id| read.contains_key(&id));
-        while let Some(lost) = session.queue.pop_front_if(is_lost) {
-            session.queue_bytes = session.queue_bytes.saturating_sub(lost.size());
+        let is_lost = |front: &Delivery| front.away().is_some_and(|id| read.contains_key(&id));
+        while session.queue.front().is_some_and(is_lost)
+            && let Some(lost) = session.queue.pop_front()
+        {
             self.waiting.remove(&lost);
             self.journal.delete_entry(session.key, &lost);
             self.drops
