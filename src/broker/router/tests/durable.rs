@@ -24,6 +24,13 @@ fn puback(id: u8) -> Vec<u8> {
     vec![0x40, 2, 0, id]
 }
 
+/// No session in the store is that of a client that is connected.
+fn all_are_away(store: &MemoryStore) -> bool {
+    let state = store.state();
+    let mut sessions = state.sessions.values();
+    sessions.all(|session| session.disconnected_at.is_some())
+}
+
 fn session_present(connack: &[u8]) -> bool {
     connack[2] == 1
 }
@@ -63,13 +70,7 @@ fn messages_beyond_the_memory_budget_come_from_the_store_in_order() {
     let mut peer = Peer::connected(address, &away);
     assert_eq!(peer.ask(&subscribe("t", 1))[0], 0x90);
     peer.send(&DISCONNECT);
-    until(|| {
-        store
-            .state()
-            .sessions
-            .values()
-            .all(|one| one.disconnected_at.is_some())
-    });
+    until(|| all_are_away(&store));
     let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
     let count = 2000u16;
     for number in 0..count {
@@ -111,6 +112,7 @@ fn a_qos_2_message_is_taken_once_whatever_happens_between() {
     let mut peer = Peer::connected(address, &connect("away", PERSISTENT, &FOR_EVER));
     assert_eq!(peer.ask(&subscribe("t", 2))[0], 0x90);
     peer.send(&DISCONNECT);
+    until(|| all_are_away(&store));
     let sender = connect("sender", PERSISTENT, &FOR_EVER);
     let mut peer = Peer::connected(address, &sender);
     assert_eq!(peer.ask(&publish(0x34, "t", 9, b"x"))[..4], [0x50, 2, 0, 9]);
@@ -158,13 +160,7 @@ fn nothing_is_acknowledged_while_the_disk_is_full_and_all_is_when_it_heals() {
     let mut peer = Peer::connected(address, &connect("away", PERSISTENT, &FOR_EVER));
     assert_eq!(peer.ask(&subscribe("t", 1))[0], 0x90);
     peer.send(&DISCONNECT);
-    until(|| {
-        store
-            .state()
-            .sessions
-            .values()
-            .all(|one| one.disconnected_at.is_some())
-    });
+    until(|| all_are_away(&store));
     store.fail_at(store.writes() + 1, Failure::Full);
     let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
     let mut other = Peer::connected(address, &connect("other", CLEAN_START, &[]));
