@@ -308,9 +308,10 @@ pub(super) fn explained(text: Option<ByteString>) -> Option<Box<AckProperties>> 
     })
 }
 
-/// Whole seconds until `at`, at least 1: an expired message is not sent at all.
+/// Whole seconds until `at`, a part of one counted as one. 0: it had to leave at once, or what is sent again is late.
+/// [MQTT-3.3.2-6]
 pub(super) fn seconds_until(at: Instant, now: Instant) -> u32 {
     let left = at.saturating_duration_since(now);
     let whole = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-    u32::try_from(whole).unwrap_or(u32::MAX).max(1)
+    u32::try_from(whole).unwrap_or(u32::MAX)
 }

@@ -129,6 +129,27 @@ fn nothing_comes_before_connack() {
     }
 }
 
+/// MQTT 5.0 §3.3.2.3.3, [MQTT-3.3.2-5], [MQTT-3.3.2-6]: one that may not wait goes to who takes it at once, with the 0 that
+/// it came with, and to nobody later.
+#[test]
+fn a_message_that_expires_at_once_is_delivered_at_once_or_never() {
+    let (_broker, address) = start("");
+    let away = connect("away", PERSISTENT, &EXPIRY);
+    let mut peer = Peer::connected(address, &away);
+    assert_eq!(peer.ask(&subscribe("t", 1))[0], 0x90);
+    peer.send(&DISCONNECT);
+    let mut here = Peer::connected(address, &connect("here", CLEAN_START, &[]));
+    assert_eq!(here.ask(&subscribe("t", 1))[0], 0x90);
+    let mut sender = Peer::connected(address, &connect("sender", CLEAN_START, &[]));
+    let expires_at_once = [5, 2, 0, 0, 0, 0];
+    let message = [&text("t"), &[0, 1][..], &expires_at_once, b"x"].concat();
+    let message = packet(0x32, &message);
+    assert_eq!(sender.ask(&message)[..4], [0x40, 2, 0, 1]);
+    assert_eq!(here.read(), message);
+    let mut peer = Peer::connected(address, &away);
+    assert_eq!(peer.ask(&PINGREQ), PINGRESP);
+}
+
 /// [MQTT-3.1.2-24], [MQTT-3.1.2-25]
 #[test]
 fn a_message_too_large_for_one_receiver_is_dropped_for_it_alone() {
