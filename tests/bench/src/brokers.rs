@@ -79,6 +79,15 @@ impl Broker {
 
     /// Starts it on loopback with free ports, and returns when it accepts connections.
     pub(crate) fn start(&self, certificate: &Certificate) -> Result<Running, Fault> {
+        self.start_with(certificate, "")
+    }
+
+    /// As [`Self::start`], with `more` at the end of its settings.
+    pub(crate) fn start_with(
+        &self,
+        certificate: &Certificate,
+        more: &str,
+    ) -> Result<Running, Fault> {
         let directory = new_directory()?;
         let [plain, tls, websocket] = free_addresses()?;
         let (pem, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
@@ -95,7 +104,7 @@ impl Broker {
             Kind::Rumqttd => rumqttd_config(plain, tls, &pem, &key),
             Kind::Relay => String::new(),
         };
-        fs::write(&config, text)?;
+        fs::write(&config, text + more)?;
         let mut command = Command::new(&self.program);
         match self.kind {
             Kind::Relay => command

@@ -1,6 +1,7 @@
 //! Load generator and comparison of MQTT brokers. The README beside says how to run it and what is measured.
 
 mod brokers;
+mod client;
 mod clock;
 mod connection;
 mod fault;
@@ -31,6 +32,7 @@ use crate::scenarios::{Bench, SCENARIOS, Scenario};
 const USAGE: &str = "\
 usage: hbmqtt-bench [options] [scenario…]               compare brokers, print a table
        hbmqtt-bench run ADDRESS [options] [scenario…]   load the broker that listens there
+       hbmqtt-bench client [options] [word…]            measure the client library and the tools
        hbmqtt-bench list                                name the scenarios
 options:
   --hbmqtt PATH      our program (default target/release/hbmqtt)
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
     );
     let result = match arguments.first().map(String::as_str) {
         Some("relay") => relay(&arguments[1..]),
+        Some("client-part") => client::run_part(&arguments[1..]),
         _ => match Options::parse(arguments) {
             Some(options) => act(&options),
             None => {
@@ -183,6 +186,7 @@ fn act(options: &Options) -> Result<bool, Fault> {
             Ok(true)
         }
         Some((word, rest)) if word == "run" => run(options, rest),
+        Some((word, rest)) if word == "client" => client::compare(options, rest),
         _ => compare(options),
     }
 }

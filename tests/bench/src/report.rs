@@ -192,7 +192,7 @@ fn spread(measured: &[Measured], value: impl Fn(&Measured) -> Option<f64>) -> Op
 }
 
 /// Three digits that count.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     match value {
         value if value >= 1000.0 => thousands(value),
         value if value >= 100.0 => format!("{value:.0}"),
@@ -202,7 +202,7 @@ fn figure(value: f64) -> String {
     }
 }
 
-fn thousands(value: f64) -> String {
+pub(crate) fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
