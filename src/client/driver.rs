@@ -20,8 +20,8 @@ use super::attempt;
 use super::handshake::Established;
 use super::reconnect::{self, BackOff};
 use super::redirect::{RedirectProblem, Redirection};
-use super::session::{Announced, Effects};
-use super::shared::{Link, Shared, Urgency, now};
+use super::session::{Announced, Effects, Made};
+use super::shared::{Link, Shared, Urgency, now, wall_now};
 use super::{ClientError, ClientState, ConnectResult, Phase, StateEvent};
 use crate::net::Socket;
 use crate::net::transport::Received;
@@ -115,7 +115,10 @@ fn attach(shared: &Arc<Shared>, driver: u64, established: Established) -> Option
     let mut link = Link::new(Arc::clone(&outbox), now());
     core.session.on_retracted(&retracted);
     core.session.on_connected(
-        number,
+        Made {
+            number,
+            at: wall_now(),
+        },
         version,
         &connack,
         Announced {

@@ -26,6 +26,7 @@ use crate::proto::packet::connack::Connack;
 use crate::proto::packet::publish::Publish;
 use crate::proto::packet::{Packet, PacketType};
 use crate::proto::{PacketId, ProtocolError, ProtocolVersion, QoS, ReasonCode, codec};
+use crate::store::WallTime;
 
 use effects::rejected_by;
 pub(crate) use effects::{Answer, Effects, Pong};
@@ -41,6 +42,14 @@ pub(crate) use responses::{ResponseSlot, Subscribed};
 pub(crate) struct Announced {
     pub(crate) receive_maximum: u16,
     pub(crate) topic_alias_maximum: u16,
+}
+
+/// A connection that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// Above 0 and never used twice.
+    pub(crate) number: u64,
+    pub(crate) at: WallTime,
 }
 
 /// See the module.
@@ -67,6 +76,7 @@ pub(crate) struct Session {
     resends_are_duplicates: bool,
     /// Which connection this is; 0: none.
     connection: u64,
+    connected_at: WallTime,
     /// With a store.
     journal: Option<Box<Journal>>,
 }
@@ -95,6 +105,7 @@ impl Session {
             pings: VecDeque::new(),
             resends_are_duplicates: false,
             connection: 0,
+            connected_at: WallTime(0),
             journal: None,
         }
     }
@@ -102,19 +113,20 @@ impl Session {
     /// A connection is made: what was in flight is sent again, what waits for an answer is asked again and, if the
     /// server has no session, every subscription too.
     ///
-    /// `announced` is what CONNECT said; `connection` is above 0 and never used twice.
+    /// `announced` is what CONNECT said.
     ///
     /// Source: MQTT 5.0 §4.4, §3.1.2.4; MQTT 3.1.1 §4.4, §3.1.2.4.
     pub(crate) fn on_connected(
         &mut self,
-        connection: u64,
+        made: Made,
         version: ProtocolVersion,
         connack: &Connack,
         announced: Announced,
         out: &mut OutBuf,
         effects: &mut Effects,
     ) {
-        self.connection = connection;
+        self.connection = made.number;
+        self.connected_at = made.at;
         self.version = version;
         self.limits = Limits::of(connack);
         self.outgoing

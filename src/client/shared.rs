@@ -19,7 +19,7 @@ mod goodbye;
 mod writer;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytestring::ByteString;
 use crossbeam_channel::Sender;
@@ -43,6 +43,7 @@ use crate::outbox::OutBuf;
 use crate::proto::packet::connack::ConnackProperties;
 use crate::proto::packet::publish::PublishHead;
 use crate::proto::{ProtocolVersion, QoS, ReasonCode, topic};
+use crate::store::WallTime;
 
 use callback::InCallback;
 pub(crate) use callback::in_callback;
@@ -174,12 +175,17 @@ impl Shared {
                 properties: None,
             }));
         }
+        let expiry = options
+            .properties
+            .as_ref()
+            .and_then(|properties| properties.message_expiry_interval);
         let publication = Arc::new(Publication {
             topic: topic.into(),
             payload: payload.into_bytes(),
             qos,
             retain,
             properties: options.properties,
+            expires_at: expiry.map(|seconds| after(wall_now(), seconds)),
             restored: false,
             slot: Slot::new(),
         });
@@ -501,6 +507,17 @@ impl Core {
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// The time that goes on between two runs of a program.
+pub(crate) fn wall_now() -> WallTime {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    let milliseconds = since_epoch.map_or(0, |since| since.as_millis());
+    WallTime(u64::try_from(milliseconds).unwrap_or(u64::MAX))
+}
+
+fn after(at: WallTime, seconds: u32) -> WallTime {
+    WallTime(at.0.saturating_add(u64::from(seconds) * 1000))
 }
 
 /// Events that a watcher may leave untaken.

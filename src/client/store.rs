@@ -331,6 +331,7 @@ fn load(
 
 /// A message that was read back; `None`: the server has it, and only the rest of its flow is left.
 fn publication(record: Option<MessageRecord>, qos: QoS) -> Publication {
+    let expires_at = record.as_ref().and_then(|record| record.expires_at);
     let message = record.map(|record| record.message);
     let message = message.as_deref();
     Publication {
@@ -339,6 +340,7 @@ fn publication(record: Option<MessageRecord>, qos: QoS) -> Publication {
         qos,
         retain: message.is_some_and(|message| message.retain),
         properties: message.and_then(|message| message.properties.clone()),
+        expires_at,
         restored: true,
         slot: Slot::new(),
     }

@@ -82,7 +82,7 @@ impl Journal {
                 properties: publication.properties.clone(),
                 ..Message::new(topic, publication.payload.clone())
             }),
-            expires_at: None,
+            expires_at: publication.expires_at,
         };
         let size = publication.topic.len() + publication.payload.len();
         let entry = EntryRecord {

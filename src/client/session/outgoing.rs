@@ -17,6 +17,7 @@ use crate::proto::packet::ack::{self, Ack};
 use crate::proto::packet::publish::{self, PublishHead, PublishProperties};
 use crate::proto::packet::{Packet, PacketType};
 use crate::proto::{PacketId, QoS, ReasonCode};
+use crate::store::WallTime;
 
 /// A QoS 1 or 2 message from `publish` until its flow is over.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Publication {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) properties: Option<Box<PublishProperties>>,
+    /// The end of its Message Expiry Interval.
+    pub(crate) expires_at: Option<WallTime>,
     /// An earlier program published it, and nobody waits for it.
     pub(crate) restored: bool,
     pub(crate) slot: Slot<Published>,
@@ -48,6 +51,14 @@ impl Publication {
             topic_alias: None,
             subscription_identifiers: &[],
         }
+    }
+
+    /// What is left of its Message Expiry Interval, in seconds: one at least, since some servers take 0 for no end.
+    ///
+    /// Source: MQTT 5.0 §3.3.2.3.3.
+    fn seconds_left(&self, now: WallTime) -> Option<u32> {
+        let left = self.expires_at?.0.saturating_sub(now.0).div_ceil(1000);
+        Some(u32::try_from(left).unwrap_or(u32::MAX).max(1))
     }
 }
 
@@ -104,7 +115,11 @@ impl Session {
             return Err(ClientError::Timeout(crate::client::Phase::Room));
         };
         self.exact += u16::from(publication.qos == QoS::ExactlyOnce);
-        let sent = self.put_publication(publication, id, false, out);
+        let head = PublishHead {
+            packet_id: Some(id),
+            ..publication.head()
+        };
+        let sent = self.put_publication(&head, &publication.payload, out);
         if sent.is_err() {
             self.abandon(id, publication.qos);
         } else if let Some(journal) = &mut self.journal {
@@ -178,7 +193,13 @@ impl Session {
                 }
                 Some(Resend::Publish { id, message, .. }) => (id, Arc::clone(message)),
             };
-            let sent = self.put_publication(&publication, id, dup, out);
+            let head = PublishHead {
+                dup,
+                packet_id: Some(id),
+                message_expiry_interval: publication.seconds_left(self.connected_at),
+                ..publication.head()
+            };
+            let sent = self.put_publication(&head, &publication.payload, out);
             if let Err(error) = sent {
                 self.abandon(id, publication.qos);
                 effects.completed.push((publication, Err(error)));
@@ -207,18 +228,12 @@ impl Session {
 
     fn put_publication(
         &mut self,
-        publication: &Publication,
-        id: PacketId,
-        dup: bool,
+        head: &PublishHead<'_>,
+        payload: &Bytes,
         out: &mut OutBuf,
     ) -> Result<(), ClientError> {
-        let head = PublishHead {
-            dup,
-            packet_id: Some(id),
-            ..publication.head()
-        };
-        self.put_head(&head, publication.payload.len(), out)?;
-        out.push_shared(publication.payload.clone());
+        self.put_head(head, payload.len(), out)?;
+        out.push_shared(payload.clone());
         Ok(())
     }
 

@@ -43,13 +43,20 @@ impl Side {
     }
 
     fn connect(&mut self, connack: &Connack) {
+        self.connect_at(0, connack);
+    }
+
+    fn connect_at(&mut self, milliseconds: u64, connack: &Connack) {
         self.connections += 1;
         let announced = Announced {
             receive_maximum: 10,
             topic_alias_maximum: 5,
         };
         self.session.on_connected(
-            self.connections,
+            Made {
+                number: self.connections,
+                at: WallTime(milliseconds),
+            },
             self.version,
             connack,
             announced,
@@ -137,6 +144,7 @@ fn publication(payload: &str, qos: QoS) -> Arc<Publication> {
         qos,
         retain: false,
         properties: None,
+        expires_at: None,
         restored: false,
         slot: Slot::new(),
     })
@@ -160,6 +168,35 @@ fn delivery(qos: QoS, packet_id: u16, payload: &str) -> Packet {
         properties: None,
         payload: Bytes::copy_from_slice(payload.as_bytes()),
     }))
+}
+
+/// MQTT 5.0 §3.3.2.3.3: the time that a message waits here is taken off.
+#[test]
+fn a_message_that_is_sent_again_carries_what_is_left_of_its_expiry() {
+    let mut side = Side::connected(V5);
+    let publication = Arc::new(Publication {
+        properties: Some(Box::new(PublishProperties {
+            message_expiry_interval: Some(60),
+            ..PublishProperties::default()
+        })),
+        expires_at: Some(WallTime(60_000)),
+        ..Arc::into_inner(publication("x", QOS1)).unwrap()
+    });
+    side.session.publish(&publication, &mut side.out).unwrap();
+    let expiry = |packets: Vec<Packet>| match &packets[..] {
+        [Packet::Publish(publish)] => {
+            let properties = publish.properties.as_ref();
+            properties.and_then(|properties| properties.message_expiry_interval)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(expiry(side.sent()), Some(60), "sent first");
+    for (at, session_present, left) in [(24_999, true, 36), (25_000, false, 35), (60_000, true, 1)]
+    {
+        side.disconnect();
+        side.connect_at(at, &Connack::new(session_present, ReasonCode::Success));
+        assert_eq!(expiry(side.sent()), Some(left), "after {at} ms");
+    }
 }
 
 #[test]

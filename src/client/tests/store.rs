@@ -141,6 +141,42 @@ fn a_new_program_goes_on_with_the_session_of_the_server() {
     assert!(store.state().messages.is_empty());
 }
 
+/// Time goes on while no program runs.
+#[test]
+fn a_stored_message_is_sent_with_what_is_left_of_its_expiry() {
+    let store = MemoryStore::new();
+    let (url, server) = serve(|server| {
+        let (mut peer, _) = server.welcome(false);
+        let publish = peer.publish();
+        peer.until_end();
+        publish.properties.unwrap().message_expiry_interval
+    });
+    let client = storing(&store).connect(&url).unwrap();
+    let options = PublishOptions::new()
+        .qos(QOS1)
+        .message_expiry(Duration::from_secs(3600));
+    let _ = client.publish_nowait("a", "x", options).unwrap();
+    eventually("the message", || !store.state().messages.is_empty());
+    drop(client);
+    assert_eq!(server.join().unwrap(), Some(3600));
+    let mut state = store.state();
+    for record in state.messages.values_mut() {
+        let expires_at = record.expires_at.as_mut().unwrap();
+        expires_at.0 -= 3_000_000;
+    }
+    let store = MemoryStore::with_state(state);
+    let (url, server) = serve(|server| {
+        let (mut peer, _) = server.welcome(true);
+        let publish = peer.publish();
+        peer.until_end();
+        publish.properties.unwrap().message_expiry_interval
+    });
+    let client = storing(&store).connect(&url).unwrap();
+    drop(client);
+    let left = server.join().unwrap().unwrap();
+    assert!((1..=600).contains(&left), "{left}");
+}
+
 #[test]
 fn without_a_session_stored_messages_are_new_and_in_order() {
     let store = MemoryStore::with_state(killed_in_flight());
