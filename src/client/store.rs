@@ -5,6 +5,8 @@
 //!                          └── bytes that wait for nothing ──────────────────────────► the link
 //! ```
 //!
+//! While a commit is being written, the next one is collected: one message is not worth a wake-up of the store's thread.
+//!
 //! Bytes keep their order: while some wait for the store, all that come later wait behind them, except for PINGREQ.
 
 use std::num::NonZeroU64;
@@ -18,7 +20,7 @@ use bytestring::ByteString;
 use parking_lot::MutexGuard;
 
 use super::session::{Changes, Journal, Publication};
-use super::shared::{Core, Shared, Urgency, in_callback};
+use super::shared::{Core, Link, Shared, Urgency, in_callback};
 use super::token::Slot;
 use super::{ClientError, ClientState, StateEvent};
 use crate::outbox::OutBuf;
@@ -47,6 +49,8 @@ pub(crate) struct ClientStore {
     /// What leaves waits for this commit.
     hold_until: u64,
     durable: u64,
+    /// Nothing is written at present, and it is tried again.
+    in_trouble: bool,
     /// Nothing can be written any more.
     failed: Option<ClientError>,
 }
@@ -109,6 +113,7 @@ impl Shared {
             sequence: 0,
             hold_until: 0,
             durable: 0,
+            in_trouble: false,
             failed: None,
         };
         if let Some((key, record)) = restored.record {
@@ -130,7 +135,7 @@ impl Shared {
     // BLOCKS: until it is written, or `deadline`.
     pub(super) fn wait_for_store(&self, core: &mut MutexGuard<'_, Core>, deadline: Instant) {
         while core.link.is_some()
-            && core.store.as_ref().is_some_and(ClientStore::is_holding)
+            && core.is_holding()
             && !self.wait_for_change(core, Some(deadline))
         {}
     }
@@ -138,7 +143,10 @@ impl Shared {
     /// Has all written, and ends the store's thread.
     // BLOCKS: until it is written.
     pub(crate) fn close_store(&self) {
-        let store = self.lock().store.take();
+        let mut core = self.lock();
+        core.commit();
+        let store = core.store.take();
+        drop(core);
         let Some(store) = store else { return };
         store.handle.stop();
         // In a callback this may be the store's thread itself.
@@ -161,8 +169,19 @@ impl Shared {
                 }
             }
         }
+        if !core.is_holding()
+            && let Some(link) = &mut core.link
+        {
+            link.release_held();
+        }
         self.send(core, Urgency::Now);
         self.notify();
+    }
+
+    fn set_trouble(&self, in_trouble: bool) {
+        if let Some(store) = &mut self.lock().store {
+            store.in_trouble = in_trouble;
+        }
     }
 
     /// Nothing can be written any more, and what was written last may be lost: only a new start knows what is there.
@@ -188,33 +207,47 @@ impl Core {
     /// With a store: has the changes of the session written, and sorts what was encoded into what may leave and what
     /// waits for them.
     pub(super) fn stage(&mut self) {
+        let Some(store) = &self.store else { return };
+        let (waits, is_writing) = (self.is_holding(), store.is_writing());
+        if let Some(link) = &mut self.link {
+            link.stage(waits);
+        }
+        if !is_writing {
+            self.commit();
+        }
+    }
+
+    /// Has written what changed since the last commit, and what is held back released then.
+    fn commit(&mut self) {
         let Some(store) = &mut self.store else { return };
         let Changes { changes, holds } = self.session.take_changes();
-        let waits = holds || store.is_holding();
-        let mut releases = Vec::new();
-        if let Some(link) = &mut self.link {
-            match link.stage(waits) {
-                Some(bytes) => releases.push(Release {
-                    connection: self.connection,
-                    bytes,
-                }),
-                None if changes.is_empty() => return,
-                None => {}
-            }
-        } else if changes.is_empty() {
+        let held = self.link.as_mut().and_then(Link::take_held);
+        if changes.is_empty() && held.is_none() {
             return;
         }
-        let waits = holds || !releases.is_empty();
-        store.commit(changes, releases);
+        let connection = self.connection;
+        let release = held.map(|bytes| Release { connection, bytes });
+        let waits = holds || release.is_some();
+        store.commit(changes, release.into_iter().collect());
         if waits {
             store.hold_until = store.sequence;
         }
     }
+
+    /// What leaves must wait for what is being written or collected.
+    fn is_holding(&self) -> bool {
+        let Some(store) = &self.store else {
+            return false;
+        };
+        self.session.has_holding_changes() || store.hold_until > store.durable
+    }
 }
 
 impl ClientStore {
-    fn is_holding(&self) -> bool {
-        self.hold_until > self.durable
+    /// The store's thread has a commit. When nothing can be written it gets the others too: there they are merged, and
+    /// take no more than what they come to.
+    fn is_writing(&self) -> bool {
+        self.sequence > self.durable && !self.in_trouble
     }
 
     fn commit(&mut self, changes: Vec<Change>, releases: Vec<Release>) {
@@ -248,9 +281,13 @@ fn handle_event(shared: &Weak<Shared>, event: StoreEvent<Release>) {
         StoreEvent::Durable { sequence, releases } => shared.on_durable(sequence, releases),
         StoreEvent::Read { .. } => {} // nobody asks
         StoreEvent::Trouble(_, text) => {
+            shared.set_trouble(true);
             log::error!("the client's store cannot be written, sending waits until it can: {text}");
         }
-        StoreEvent::Healed => log::warn!("the client's store can be written again"),
+        StoreEvent::Healed => {
+            shared.set_trouble(false);
+            log::warn!("the client's store can be written again");
+        }
         StoreEvent::SyncFailed(error) => shared.on_store_failed(error),
     }
 }
@@ -348,3 +385,98 @@ fn publication(record: Option<MessageRecord>, qos: QoS) -> Publication {
 
 /// Stands for the listener in the records of a client, and is none of a broker.
 const LISTENER: &str = "\u{1}client";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ConnectOptions;
+    use crate::client::handshake;
+    use crate::net::url::Endpoint;
+    use crate::store::{Request, StoreInbox};
+
+    fn with_inbox() -> (Arc<Shared>, StoreInbox<Release>) {
+        let options = ConnectOptions::new();
+        let endpoint = Endpoint::parse("mem://nobody").unwrap();
+        let dial = handshake::dial_options(&options, &endpoint).unwrap();
+        let shared = Shared::new(options, endpoint, dial, "id".into());
+        let (handle, inbox) = channel();
+        let mut core = shared.lock();
+        core.store = Some(ClientStore {
+            handle,
+            thread: thread::spawn("nothing", 0, || ()).unwrap(),
+            sequence: 0,
+            hold_until: 0,
+            durable: 0,
+            in_trouble: false,
+            failed: None,
+        });
+        let key = SessionKey(1);
+        core.session
+            .restore(Journal::new(key, NonZeroU64::MIN), Vec::new());
+        drop(core);
+        (shared, inbox)
+    }
+
+    fn publish(shared: &Shared, qos: QoS) {
+        let mut core = shared.lock();
+        let message = Arc::new(Publication {
+            topic: "t".into(),
+            ..publication(None, qos)
+        });
+        core.session.publish(&message, &mut OutBuf::new()).unwrap();
+        core.stage();
+    }
+
+    /// The number of the next commit, and how many changes it has.
+    fn next(inbox: &StoreInbox<Release>) -> Option<(u64, usize)> {
+        match inbox.try_next()? {
+            Request::Commit(commit) => Some((commit.sequence, commit.changes.len())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_comes_while_a_commit_is_written_is_the_next_one() {
+        let (shared, inbox) = with_inbox();
+        for _ in 0..11 {
+            publish(&shared, QoS::AtLeastOnce);
+        }
+        assert_eq!((next(&inbox), next(&inbox)), (Some((1, 2)), None));
+        assert!(!shared.lock().is_holding());
+        publish(&shared, QoS::ExactlyOnce);
+        assert!(
+            shared.lock().is_holding(),
+            "before it is sent to be written"
+        );
+        shared.on_durable(1, Vec::new());
+        assert_eq!((next(&inbox), next(&inbox)), (Some((2, 22)), None));
+        assert!(shared.lock().is_holding(), "until it is written");
+        shared.on_durable(2, Vec::new());
+        assert!(!shared.lock().is_holding());
+        assert_eq!(next(&inbox), None);
+    }
+
+    /// There they are merged: a message that came and went takes no room.
+    #[test]
+    fn while_the_disk_is_full_the_stores_thread_gets_all() {
+        let (shared, inbox) = with_inbox();
+        publish(&shared, QoS::AtLeastOnce);
+        let trouble = StoreEvent::Trouble(crate::store::Trouble::Full, "full".into());
+        handle_event(&Arc::downgrade(&shared), trouble);
+        publish(&shared, QoS::AtLeastOnce);
+        assert_eq!((next(&inbox), next(&inbox)), (Some((1, 2)), Some((2, 2))));
+        handle_event(&Arc::downgrade(&shared), StoreEvent::Healed);
+        publish(&shared, QoS::AtLeastOnce);
+        assert_eq!(next(&inbox), None);
+    }
+
+    #[test]
+    fn what_is_collected_is_written_at_the_end() {
+        let (shared, inbox) = with_inbox();
+        publish(&shared, QoS::AtLeastOnce);
+        publish(&shared, QoS::AtLeastOnce);
+        shared.close_store();
+        assert_eq!((next(&inbox), next(&inbox)), (Some((1, 2)), Some((2, 2))));
+        assert!(matches!(inbox.try_next(), Some(Request::Stop)));
+    }
+}

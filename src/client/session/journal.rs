@@ -183,6 +183,11 @@ impl Session {
         self.journal = Some(Box::new(journal));
     }
 
+    /// What happened since the last call of [`take_changes`](Self::take_changes) must be written before anything leaves.
+    pub(crate) fn has_holding_changes(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.holds)
+    }
+
     /// What is to be written of what happened since the last call.
     pub(crate) fn take_changes(&mut self) -> Changes {
         match &mut self.journal {

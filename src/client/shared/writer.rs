@@ -17,7 +17,9 @@ pub(crate) struct Link {
     pub(crate) pending: OutBuf,
     /// With a store: what of `pending` need not wait for it, or not any longer. `None` without a store.
     ready: Option<OutBuf>,
-    /// Bytes that wait for the store.
+    /// With a store: what waits for the next commit.
+    held: OutBuf,
+    /// Bytes that wait for the store, those in commits included.
     held_bytes: usize,
     /// The buffer that was sent last, to be used again.
     spare: OutBuf,
@@ -62,6 +64,7 @@ impl Link {
             outbox,
             pending: OutBuf::new(),
             ready: None,
+            held: OutBuf::new(),
             held_bytes: 0,
             spare: OutBuf::new(),
             turn_taken: false,
@@ -99,17 +102,27 @@ impl Link {
         self.outgoing()
     }
 
-    /// With a store: lets all that is pending leave or, if it `waits`, takes it.
-    pub(crate) fn stage(&mut self, waits: bool) -> Option<OutBuf> {
+    /// With a store: lets all that is pending leave or, if it `waits`, holds it back.
+    pub(crate) fn stage(&mut self, waits: bool) {
         let ready = self.ready.get_or_insert_default();
-        if !waits {
+        if waits {
+            self.held_bytes += self.pending.len();
+            self.held.append(&mut self.pending);
+        } else {
             ready.append(&mut self.pending);
         }
-        if self.pending.is_empty() {
-            return None;
+    }
+
+    /// What is held back, to be released when a commit is written.
+    pub(crate) fn take_held(&mut self) -> Option<OutBuf> {
+        (!self.held.is_empty()).then(|| std::mem::take(&mut self.held))
+    }
+
+    /// Nothing has to be written any more before what is held back leaves.
+    pub(crate) fn release_held(&mut self) {
+        if let Some(mut held) = self.take_held() {
+            self.release(&mut held);
         }
-        self.held_bytes += self.pending.len();
-        Some(std::mem::take(&mut self.pending))
     }
 
     /// The store has what these bytes waited for.
