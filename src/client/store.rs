@@ -131,13 +131,10 @@ impl Shared {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Waits for what is held back for the store.
+    /// Waits for all that is to be stored: who disconnects may be about to end the program.
     // BLOCKS: until it is written, or `deadline`.
     pub(super) fn wait_for_store(&self, core: &mut MutexGuard<'_, Core>, deadline: Instant) {
-        while core.link.is_some()
-            && core.is_holding()
-            && !self.wait_for_change(core, Some(deadline))
-        {}
+        while core.is_storing() && !self.wait_for_change(core, Some(deadline)) {}
     }
 
     /// Has all written, and ends the store's thread.
@@ -232,6 +229,12 @@ impl Core {
         if waits {
             store.hold_until = store.sequence;
         }
+    }
+
+    /// Something is being written, and with it or behind it all that changed.
+    fn is_storing(&self) -> bool {
+        let store = self.store.as_ref();
+        store.is_some_and(|store| store.failed.is_none() && store.sequence > store.durable)
     }
 
     /// What leaves must wait for what is being written or collected.
