@@ -30,6 +30,8 @@ pub struct ClientConfig {
     pub verify_cert: bool,
     /// Key `cleansession`, there too: begin with an empty session; `None` = the caller's choice, else yes.
     pub cleansession: Option<bool>,
+    /// Key `store`: a file that keeps what is on its way; `None` = nothing outlives the program.
+    pub store: Option<PathBuf>,
     /// Key `connection_timeout`: how long connecting may take; `None` = the client's default.
     pub connection_timeout: Option<Duration>,
     /// Key `protocol`: the version to speak; `None` = the client's default.
@@ -92,6 +94,7 @@ impl Default for ClientConfig {
             check_hostname: true,
             verify_cert: true,
             cleansession: None,
+            store: None,
             connection_timeout: None,
             protocol: None,
             keep_alive: 10,
@@ -165,6 +168,7 @@ fn read(found: &Findings<'_>) -> ClientConfig {
     if let Some(timeout) = root.field("connection_timeout").and_then(some) {
         config.connection_timeout = Some(timeout);
     }
+    config.store = root.field("store").and_then(|field| field.path());
     config.protocol = root.field("protocol").and_then(|field| protocol(&field));
     keep_alive(&root, &mut config);
     set(&mut config.default_qos, &root, "default_qos", Field::qos);
@@ -385,6 +389,7 @@ const HOMES: &[(&str, &str)] = &[
     ("plugins", ""),
     ("protocol", ""),
     ("connection_timeout", ""),
+    ("store", ""),
 ];
 
 #[cfg(test)]
@@ -477,6 +482,7 @@ mod tests {
             "connection_timeout: 5" => connection_timeout = Some(seconds(5));
             "cleansession: off" => cleansession = Some(false);
             "broker: {cleansession: on}" => cleansession = Some(true);
+            "store: /var/a.store" => store = Some("/var/a.store".into());
             "uri: mqtt://a" => uri = Some("mqtt://a".to_owned());
             "broker: {uri: mqtt://a}" => uri = Some("mqtt://a".to_owned());
             "connection: {uri: mqtt://a}" => uri = Some("mqtt://a".to_owned());

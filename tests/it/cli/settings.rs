@@ -134,6 +134,46 @@ fn a_wrong_settings_file_is_explained() {
     server.expect_nobody();
 }
 
+/// What the broker has not acknowledged goes out again with the next run, before what that one has to say.
+#[test]
+fn a_store_outlives_the_run_and_may_be_named_by_option_or_file() {
+    let (server, directory) = (Server::new(), TempDir::new());
+    let (url, store) = (server.url(), directory.path().join("pub.store"));
+    let store = store.to_str().unwrap();
+    let settings = directory.file("pub.yaml", format!("store: {store}\nauto_reconnect: no\n"));
+    let common = ["--url", &url, "-i", "meter", "-t", "t", "-q", "1"];
+    let first = tool(
+        PUB,
+        &[&common[..], &["-m", "one", "--store", store]].concat(),
+        &[],
+    );
+    let (mut peer, _) = server.accept_mqtt();
+    assert_eq!(peer.packet(), unhex("32 08 00 01 74 00 01 6f 6e 65"));
+    drop(peer);
+    first.wait().expect(1);
+    let second = tool(
+        PUB,
+        &[&common[..], &["-m", "two", "-c", &settings]].concat(),
+        &[],
+    );
+    let (mut peer, _) = server.accept_connect();
+    peer.send("20 02 01 00");
+    assert_eq!(peer.packet(), unhex("3a 08 00 01 74 00 01 6f 6e 65"));
+    assert_eq!(peer.packet(), unhex("32 08 00 01 74 00 02 74 77 6f"));
+    peer.send("40 02 00 01 40 02 00 02");
+    second.wait().expect(0);
+    let nameless = run(
+        PUB,
+        &["--url", &url, "-t", "t", "-m", "x", "--store", store],
+    )
+    .expect(2);
+    assert!(
+        nameless.errors.contains("--client-id"),
+        "{}",
+        nameless.errors
+    );
+}
+
 #[test]
 fn options_may_stand_in_a_file() {
     let (server, other) = (Server::new(), Server::new());

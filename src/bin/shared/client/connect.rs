@@ -266,6 +266,14 @@ fn session(
     // A session under a name of the user's own is wanted again; one under a made-up name only litters the broker.
     let usual = manner == Manner::Mosquitto || args.client_id.is_none();
     config.cleansession = Some(clean.unwrap_or(usual));
+    if let Some(store) = &args.store {
+        config.store = Some(store.into());
+    }
+    if config.store.is_some() && args.client_id.is_none() {
+        return Err(Failure::usage(
+            "a store needs --client-id, or the next run does not find what is on its way",
+        ));
+    }
     config.connection_timeout = args.connect_timeout.or(config.connection_timeout);
     if let Some(seconds) = args.keepalive {
         config.keep_alive = seconds;
@@ -340,6 +348,9 @@ fn options(config: &ClientConfig) -> ConnectOptions {
         .reconnect_max_interval(config.reconnect_max_interval);
     if let Some(version) = config.protocol {
         options = options.version(version);
+    }
+    if let Some(store) = &config.store {
+        options = options.store(store);
     }
     if let Some(timeout) = config.connection_timeout {
         options = options.connect_timeout(timeout);

@@ -67,6 +67,9 @@ macro_rules! connection_options {
             /// use the session that the broker keeps under this client identifier: the default with -i
             #[argh(switch)]
             no_clean_session: {bool},
+            /// keep what is on its way in this file, so that the next run under this client identifier goes on with it; needs -i
+            #[argh(option, arg_name = "file")]
+            store: {Option<String>},
             /// MQTT 5: keep the session this many seconds after the connection; -1 or 'never' = for ever (0 with a clean session, else for ever)
             #[argh(option, short = 'x', arg_name = "seconds", from_str_fn(crate::shared::client::values::session_expiry))]
             session_expiry: {Option<u32>},
