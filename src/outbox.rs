@@ -13,216 +13,26 @@
 //! that the socket takes no more, until it has caught up. Nobody else writes meanwhile; appending goes on. The lock is never held over a
 //! call that blocks.
 
+mod buffer;
+mod drain;
+mod layered;
 mod linger;
 
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::net::transport::{Layers, Received};
 use crate::net::{NetError, Socket};
-use crate::thread::Pool;
 
-/// Encoded packets on their way to an [`Outbox`]: small parts copied together, large ones shared.
-///
-/// It is meant to be kept and filled again: [`Outbox::send`] leaves it empty with its capacity.
-#[derive(Debug, Default)]
-pub struct OutBuf {
-    bytes: Vec<u8>,
-    /// Each at its position in `bytes`, in ascending order.
-    shared: Vec<(usize, Bytes)>,
-    shared_bytes: usize,
-}
-
-impl OutBuf {
-    /// An empty buffer without memory on the heap.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            shared: Vec::new(),
-            shared_bytes: 0,
-        }
-    }
-
-    /// Where to encode to. Only append: what stands in it already has its place among the shared parts.
-    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
-    }
-
-    /// Appends `part`: shared without a copy from [`SHARE_FROM_BYTES`] on, copied when it is smaller.
-    pub fn push_shared(&mut self, part: Bytes) {
-        if part.len() < SHARE_FROM_BYTES {
-            self.bytes.extend_from_slice(&part);
-        } else {
-            self.shared_bytes += part.len();
-            self.shared.push((self.bytes.len(), part));
-        }
-    }
-
-    /// The number of bytes to send.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bytes.len() + self.shared_bytes
-    }
-
-    /// Whether there is nothing to send.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.shared.is_empty()
-    }
-
-    /// The bytes that fit without another allocation.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
-
-    /// A copy of all bytes in their order, for logs and tests.
-    #[must_use]
-    pub fn to_vec(&self) -> Vec<u8> {
-        let mut copy = Vec::with_capacity(self.len());
-        let mut cursor = Cursor::default();
-        while let Some(part) = self.part(cursor) {
-            copy.extend_from_slice(part);
-            let length = part.len();
-            self.advance_in_part(&mut cursor, length);
-        }
-        copy
-    }
-
-    /// All bytes in order, as one piece.
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        let mut all = Vec::with_capacity(self.len());
-        let mut cursor = Cursor::default();
-        while let Some(part) = self.part(cursor) {
-            all.extend_from_slice(part);
-            self.advance_in_part(&mut cursor, part.len());
-        }
-        Bytes::from(all)
-    }
-
-    /// Forgets everything but the capacity.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.shared.clear();
-        self.shared_bytes = 0;
-    }
-
-    /// Appends all of `other`, and empties it.
-    pub fn append(&mut self, other: &mut Self) {
-        self.append_rest(other, Cursor::default());
-    }
-
-    /// Appends what `cursor` has not passed of `other`, and empties `other`.
-    fn append_rest(&mut self, other: &mut Self, cursor: Cursor) {
-        let base = self.bytes.len();
-        let offset = base.wrapping_sub(cursor.bytes_at);
-        for (index, (position, mut part)) in
-            other.shared.drain(..).enumerate().skip(cursor.shared_index)
-        {
-            if index == cursor.shared_index {
-                part = part.slice(cursor.shared_at..);
-            }
-            self.shared_bytes += part.len();
-            self.shared.push((position.wrapping_add(offset), part));
-        }
-        self.bytes
-            .extend_from_slice(other.bytes.get(cursor.bytes_at..).unwrap_or_default());
-        other.clear();
-    }
-
-    /// The number of bytes in front of `cursor`.
-    fn passed(&self, cursor: Cursor) -> usize {
-        let whole = self.shared.iter().take(cursor.shared_index);
-        cursor.bytes_at + whole.map(|(_, part)| part.len()).sum::<usize>() + cursor.shared_at
-    }
-
-    /// The next contiguous part behind `cursor`; `None` at the end.
-    fn part(&self, cursor: Cursor) -> Option<&[u8]> {
-        let Some((position, part)) = self.shared.get(cursor.shared_index) else {
-            return self
-                .bytes
-                .get(cursor.bytes_at..)
-                .filter(|rest| !rest.is_empty());
-        };
-        if cursor.bytes_at < *position {
-            self.bytes.get(cursor.bytes_at..*position)
-        } else {
-            part.get(cursor.shared_at..)
-        }
-    }
-
-    /// Moves `cursor` on by at most `count` bytes, not beyond the part that it is in. Returns by how many.
-    fn advance_in_part(&self, cursor: &mut Cursor, count: usize) -> usize {
-        let Some((position, part)) = self.shared.get(cursor.shared_index) else {
-            let step = count.min(self.bytes.len() - cursor.bytes_at);
-            cursor.bytes_at += step;
-            return step;
-        };
-        if cursor.bytes_at < *position {
-            let step = count.min(position - cursor.bytes_at);
-            cursor.bytes_at += step;
-            return step;
-        }
-        let step = count.min(part.len() - cursor.shared_at);
-        cursor.shared_at += step;
-        if cursor.shared_at == part.len() {
-            cursor.shared_index += 1;
-            cursor.shared_at = 0;
-        }
-        step
-    }
-
-    fn advance(&self, cursor: &mut Cursor, mut count: usize) {
-        while count > 0 {
-            let step = self.advance_in_part(cursor, count);
-            if step == 0 {
-                break;
-            }
-            count -= step;
-        }
-    }
-
-    /// Calls `write` once with what is behind `cursor`, `limit` bytes at most, and moves the cursor by what it took.
-    fn write_some<F>(&self, cursor: &mut Cursor, limit: usize, write: F) -> io::Result<usize>
-    where
-        F: FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
-    {
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let mut used = 0;
-        let mut left = limit;
-        let mut ahead = *cursor;
-        for slice in &mut slices {
-            let Some(part) = self.part(ahead) else { break };
-            let part = part.get(..left).unwrap_or(part);
-            if part.is_empty() {
-                break;
-            }
-            *slice = IoSlice::new(part);
-            used += 1;
-            left -= part.len();
-            self.advance_in_part(&mut ahead, part.len());
-        }
-        let written = write(slices.get(..used).unwrap_or_default())?;
-        self.advance(cursor, written);
-        Ok(written)
-    }
-}
-
-/// A place in an [`OutBuf`].
-#[derive(Debug, Clone, Copy, Default)]
-struct Cursor {
-    bytes_at: usize,
-    shared_index: usize,
-    shared_at: usize,
-}
+use buffer::Cursor;
+pub use buffer::{OutBuf, SHARE_FROM_BYTES};
+use layered::Layered;
 
 /// Settings of an [`Outbox`].
 #[derive(Debug, Clone, Copy)]
@@ -294,22 +104,6 @@ struct State {
     owes_event: bool,
     /// To be shut down when nothing waits any more.
     closing: bool,
-}
-
-struct Layered {
-    layers: Layers,
-    /// Appended, and through the layers up to `plain_at`.
-    plain: OutBuf,
-    plain_at: Cursor,
-}
-
-impl State {
-    /// Whether everything that was appended is through the layers.
-    fn is_encoded(&self) -> bool {
-        self.layered
-            .as_ref()
-            .is_none_or(|layered| layered.plain.is_empty())
-    }
 }
 
 impl Outbox {
@@ -530,32 +324,6 @@ impl Outbox {
         }
     }
 
-    /// Brings all of `buf` through the layers, as far as they take it.
-    fn frame(&self, layered: &mut Layered, buf: &mut OutBuf, wire: &mut Vec<u8>) {
-        let Layered {
-            layers,
-            plain,
-            plain_at,
-        } = layered;
-        let (length, before) = (buf.len(), wire.len());
-        layers.take_control(wire);
-        let mut at = Cursor::default();
-        while let Some(part) = buf.part(at) {
-            let part = part.get(..CHUNK_BYTES).unwrap_or(part);
-            if layers.send(part, wire).is_err() {
-                // The next write says so.
-                break;
-            }
-            buf.advance_in_part(&mut at, part.len());
-        }
-        plain.append_rest(buf, at);
-        *plain_at = Cursor::default();
-        let framed = length - plain.len();
-        self.backlog
-            .fetch_add(wire.len() - before, Ordering::Relaxed);
-        self.count_off(framed);
-    }
-
     /// What to tell a sender whose bytes wait.
     fn outcome(&self, state: &mut State) -> SendOutcome {
         if self.backlog() > self.options.soft_limit_bytes {
@@ -614,45 +382,6 @@ impl Outbox {
         }
     }
 
-    /// Brings the next of what was appended through the layers, and what they want to say themselves: at the end, if it is time for it, the
-    /// goodbye. A little at a time, so that the lock is not held for long.
-    fn encode(&self, state: &mut State) -> io::Result<()> {
-        let State {
-            layered: Some(layered),
-            out,
-            closing,
-            ..
-        } = state
-        else {
-            return Ok(());
-        };
-        let Layered {
-            layers,
-            plain,
-            plain_at,
-        } = &mut **layered;
-        let (out_before, mut left) = (out.len(), CHUNK_BYTES);
-        let wire = out.bytes_mut();
-        layers.take_control(wire);
-        while let Some(part) = plain.part(*plain_at).filter(|_| left > 0) {
-            let part = part.get(..left).unwrap_or(part);
-            layers.send(part, wire).map_err(io::Error::other)?;
-            left -= part.len();
-            plain.advance_in_part(plain_at, part.len());
-        }
-        if plain.part(*plain_at).is_none() {
-            *plain = OutBuf::new();
-            *plain_at = Cursor::default();
-            if *closing {
-                layers.close(wire);
-            }
-        }
-        self.backlog
-            .fetch_add(out.len() - out_before, Ordering::Relaxed);
-        self.count_off(CHUNK_BYTES - left);
-        Ok(())
-    }
-
     /// Writes what is behind `cursor` without blocking. False: the socket is full.
     fn write_now(&self, buf: &OutBuf, cursor: &mut Cursor) -> io::Result<bool> {
         while let Some(part) = buf.part(*cursor) {
@@ -686,96 +415,6 @@ impl Outbox {
         self.bytes_sent.fetch_add(written as u64, Ordering::Relaxed);
     }
 
-    /// Gives the write turn to a drain thread.
-    fn start_drain(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        state.draining = true;
-        drop(state);
-        let outbox = Arc::clone(self);
-        let started =
-            Pool::shared().run(format!("drain-{}", self.options.id), move || outbox.drain());
-        if let Err(error) = started {
-            log::warn!("no thread for a slow peer, closing its connection: {error}");
-            self.abort();
-        }
-    }
-
-    /// Writes until nothing waits. Runs on a drain thread.
-    fn drain(&self) {
-        let written = self
-            .socket
-            .set_write_timeout(Some(self.options.write_timeout))
-            .and_then(|()| self.drain_all());
-        if let Err(error) = written
-            && self.break_off()
-        {
-            (self.on_event)(OutboxEvent::Failed(error.into()));
-        }
-    }
-
-    /// Events come from drain threads only: the one that would call here may be the one that has to handle it.
-    fn tell_elsewhere(self: &Arc<Self>, error: io::Error) {
-        let outbox = Arc::clone(self);
-        let started = Pool::shared().run(format!("drain-{}", self.options.id), move || {
-            (outbox.on_event)(OutboxEvent::Failed(error.into()));
-        });
-        if let Err(error) = started {
-            log::warn!("no thread to tell that a connection broke: {error}");
-        }
-    }
-
-    fn drain_all(&self) -> io::Result<()> {
-        while let Some((out, mut out_at)) = self.take_out()? {
-            while out.part(out_at).is_some() {
-                // BLOCKS: on the socket until the peer takes something, at most for the write timeout.
-                let written = out.write_some(&mut out_at, CHUNK_BYTES, |slices| {
-                    self.socket.write_vectored(slices)
-                })?;
-                self.count_sent(written);
-                self.count_off(written);
-                self.tell_if_drained();
-            }
-        }
-        Ok(())
-    }
-
-    /// All that waits now, or `None` after it has given back the write turn because nothing does.
-    fn take_out(&self) -> io::Result<Option<(OutBuf, Cursor)>> {
-        let mut state = self.state.lock();
-        self.encode(&mut state)?;
-        if !state.out.is_empty() {
-            return Ok(Some((
-                std::mem::take(&mut state.out),
-                std::mem::take(&mut state.out_at),
-            )));
-        }
-        state.draining = false;
-        let closing = state.closing;
-        let owes_event = std::mem::take(&mut state.owes_event);
-        drop(state);
-        if closing {
-            linger::half_close(&self.socket);
-        } else if owes_event && !self.is_closed() {
-            (self.on_event)(OutboxEvent::Drained);
-        }
-        Ok(None)
-    }
-
-    fn tell_if_drained(&self) {
-        let is_drained = || self.backlog() < self.options.soft_limit_bytes / 2;
-        if !is_drained() {
-            return;
-        }
-        let mut state = self.state.lock();
-        let tell = state.owes_event && is_drained() && !self.is_closed();
-        if tell {
-            state.owes_event = false;
-        }
-        drop(state);
-        if tell {
-            (self.on_event)(OutboxEvent::Drained);
-        }
-    }
-
     /// The connection is broken. True when nobody knew that yet.
     fn break_off(&self) -> bool {
         let news = !self.closed.swap(true, Ordering::AcqRel);
@@ -807,14 +446,9 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// From this size on a shared part is not copied.
-pub const SHARE_FROM_BYTES: usize = 2048;
-
 /// The most that a drain thread hands to the kernel at once, so that it notices in time how far the backlog has fallen; and the most that goes
 /// through the layers at once, so that nobody waits long for the lock.
 const CHUNK_BYTES: usize = 128 * 1024;
-
-const MAX_SLICES: usize = 32;
 
 #[cfg(test)]
 mod tests;

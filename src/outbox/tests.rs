@@ -7,6 +7,7 @@ use super::*;
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::net::dial::{DialOptions, dial};
@@ -28,7 +29,7 @@ fn outbox(options: OutboxOptions) -> (Arc<Outbox>, Socket, Receiver<OutboxEvent>
     )
 }
 
-fn buf(bytes: &[u8]) -> OutBuf {
+pub(super) fn buf(bytes: &[u8]) -> OutBuf {
     let mut buf = OutBuf::new();
     buf.bytes_mut().extend_from_slice(bytes);
     buf
@@ -46,10 +47,10 @@ fn read_to_end(socket: &Socket) -> Vec<u8> {
 }
 
 /// Numbered records, so that a lost, doubled or swapped byte shows.
-struct Records(u32);
+pub(super) struct Records(pub(super) u32);
 
 impl Records {
-    fn next(&mut self, buf: &mut OutBuf, length: usize) {
+    pub(super) fn next(&mut self, buf: &mut OutBuf, length: usize) {
         let record = |number: u32| number.to_be_bytes().repeat(length / 4 + 1);
         buf.bytes_mut().extend_from_slice(&self.0.to_be_bytes());
         buf.push_shared(Bytes::from(record(self.0)));
@@ -58,7 +59,7 @@ impl Records {
     }
 }
 
-fn expected(count: u32, length: impl Fn(u32) -> usize) -> Vec<u8> {
+pub(super) fn expected(count: u32, length: impl Fn(u32) -> usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 0..count {
         bytes.extend_from_slice(&number.to_be_bytes());
@@ -69,7 +70,7 @@ fn expected(count: u32, length: impl Fn(u32) -> usize) -> Vec<u8> {
 }
 
 /// Lengths on both sides of `SHARE_FROM_BYTES`.
-fn length(number: u32) -> usize {
+pub(super) fn length(number: u32) -> usize {
     [0, 1, 40, 2047, 2048, 5000, 30_000][number as usize % 7]
 }
 
@@ -77,10 +78,10 @@ fn length(number: u32) -> usize {
 fn an_idle_outbox_writes_at_once_and_keeps_the_capacity_of_the_buffer() {
     let (outbox, peer, _events) = outbox(OutboxOptions::default());
     let mut packet = buf(b"hello");
-    let capacity = packet.bytes.capacity();
+    let capacity = packet.capacity();
     assert_eq!(outbox.send(&mut packet), SendOutcome::Sent);
     assert!(packet.is_empty());
-    assert_eq!(packet.bytes.capacity(), capacity);
+    assert_eq!(packet.capacity(), capacity);
     assert_eq!((outbox.backlog(), outbox.bytes_sent()), (0, 5));
     let mut read = [0; 8];
     assert_eq!(peer.read(&mut read).unwrap(), 5);
@@ -235,42 +236,6 @@ fn abort_drops_what_waits_and_ends_the_drain_thread() {
         std::thread::yield_now();
     }
     assert!(events.try_recv().is_err());
-}
-
-#[test]
-fn the_rest_of_a_buffer_is_what_the_cursor_has_not_passed() {
-    let mut records = Records(0);
-    let mut whole = OutBuf::new();
-    for number in 0..8 {
-        records.next(&mut whole, length(number));
-    }
-    let expected = expected(8, length);
-    assert_eq!(whole.len(), expected.len());
-    for passed in (0..=expected.len()).step_by(97) {
-        let mut source = OutBuf {
-            bytes: whole.bytes.clone(),
-            shared: whole.shared.clone(),
-            shared_bytes: whole.shared_bytes,
-        };
-        let mut cursor = Cursor::default();
-        source.advance(&mut cursor, passed);
-        assert_eq!(source.passed(cursor), passed);
-        let mut rest = buf(b"before");
-        rest.push_shared(Bytes::from(vec![9; SHARE_FROM_BYTES]));
-        rest.append_rest(&mut source, cursor);
-        assert!(source.is_empty());
-        let mut collected = Vec::new();
-        let mut cursor = Cursor::default();
-        while let Some(part) = rest.part(cursor) {
-            collected.extend_from_slice(part);
-            rest.advance_in_part(&mut cursor, part.len());
-        }
-        assert_eq!(collected.len(), rest.len());
-        assert!(
-            collected.ends_with(&expected[passed..])
-                && collected.len() == 6 + SHARE_FROM_BYTES + expected.len() - passed
-        );
-    }
 }
 
 #[test]

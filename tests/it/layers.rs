@@ -51,7 +51,7 @@ const RULES: &[Rule] = &[
         because: "net knows bytes, not MQTT",
     },
     Rule {
-        under: "outbox.rs",
+        under: "outbox",
         forbidden: &["crate::broker", "crate::client"],
         except: &[],
         because: "the outbox serves both sides",
