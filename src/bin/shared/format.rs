@@ -1,5 +1,8 @@
 //! The output format language of mosquitto's tools: `%` for the message, `@` for the time, `\` for characters.
 
+mod json;
+mod strftime;
+
 use std::io::{self, Write};
 use std::time::SystemTime;
 
@@ -8,6 +11,9 @@ use hbmqtt::proto::packet::publish::PublishProperties;
 use time::OffsetDateTime;
 
 use crate::shared::clock;
+
+pub(crate) use json::{JsonPayload, json};
+use strftime::strftime;
 
 /// A message as the output formats see it.
 #[derive(Debug, Clone, Copy)]
@@ -63,17 +69,6 @@ struct Field {
     /// Texts: the longest length. `%x`: hexadecimal digits between two separators. `%f`, `%d`: decimal places.
     precision: Option<usize>,
     separator: char,
-}
-
-/// What a message looks like as JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum JsonPayload {
-    /// As a text (mosquitto's `%j`); bytes that are not UTF-8 are replaced.
-    Text,
-    /// As the JSON value that it is (`%J`).
-    Value,
-    /// As a text, or as Base64 with `"encoding": "base64"` when it is not UTF-8 (`--json`).
-    TextOrBase64,
 }
 
 impl Format {
@@ -384,210 +379,6 @@ fn pad(
         write!(out, "{}", " ".repeat(padding))?;
     }
     Ok(())
-}
-
-/// One letter of `strftime` in the C locale; `N` is the nanoseconds. Unknown letters give nothing.
-fn strftime(letter: char, at: OffsetDateTime) -> String {
-    let hour12 = (at.hour() + 11) % 12 + 1;
-    let weekday = at.weekday().to_string();
-    let month = at.month().to_string();
-    let date = |separator: &str| {
-        let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
-        format!("{year:04}{separator}{month:02}{separator}{day:02}")
-    };
-    let time = format!("{:02}:{:02}:{:02}", at.hour(), at.minute(), at.second());
-    let half = if at.hour() < 12 { "AM" } else { "PM" };
-    match letter {
-        'a' => weekday[..3].to_owned(),
-        'A' => weekday,
-        'b' | 'h' => month[..3].to_owned(),
-        'B' => month,
-        'c' => format!(
-            "{} {} {:2} {time} {}",
-            &weekday[..3],
-            &month[..3],
-            at.day(),
-            at.year()
-        ),
-        'C' => format!("{:02}", at.year() / 100),
-        'd' => format!("{:02}", at.day()),
-        'D' | 'x' => format!(
-            "{:02}/{:02}/{:02}",
-            u8::from(at.month()),
-            at.day(),
-            at.year() % 100
-        ),
-        'e' => format!("{:2}", at.day()),
-        'F' => date("-"),
-        'g' => format!("{:02}", at.to_iso_week_date().0 % 100),
-        'G' => at.to_iso_week_date().0.to_string(),
-        'H' => format!("{:02}", at.hour()),
-        'I' => format!("{hour12:02}"),
-        'j' => format!("{:03}", at.ordinal()),
-        'k' => format!("{:2}", at.hour()),
-        'l' => format!("{hour12:2}"),
-        'm' => format!("{:02}", u8::from(at.month())),
-        'M' => format!("{:02}", at.minute()),
-        'n' => "\n".to_owned(),
-        'N' => format!("{:09}", at.nanosecond()),
-        'p' => half.to_owned(),
-        'P' => half.to_lowercase(),
-        'r' => format!("{hour12:02}:{:02}:{:02} {half}", at.minute(), at.second()),
-        'R' => time[..5].to_owned(),
-        's' => at.unix_timestamp().to_string(),
-        'S' => format!("{:02}", at.second()),
-        't' => "\t".to_owned(),
-        'T' | 'X' => time,
-        'u' => at.weekday().number_from_monday().to_string(),
-        'U' => format!("{:02}", at.sunday_based_week()),
-        'V' => format!("{:02}", at.iso_week()),
-        'w' => at.weekday().number_days_from_sunday().to_string(),
-        'W' => format!("{:02}", at.monday_based_week()),
-        'y' => format!("{:02}", at.year() % 100),
-        'Y' => at.year().to_string(),
-        'z' => clock::offset(at, ""),
-        'Z' => zone(at),
-        '%' => "%".to_owned(),
-        _ => String::new(),
-    }
-}
-
-/// The zone's abbreviation is not known; its offset stands for it.
-fn zone(at: OffsetDateTime) -> String {
-    if at.offset().is_utc() {
-        "UTC".to_owned()
-    } else {
-        clock::offset(at, "")
-    }
-}
-
-/// A message as one JSON object; `None` if its payload should be a JSON value and is none.
-pub(crate) fn json(message: &View<'_>, payload: JsonPayload, pretty: bool) -> Option<String> {
-    use serde_json::Value;
-
-    let at = clock::local(message.at);
-    // Written by hand in the order in which people read it: serde_json's own objects are sorted by name.
-    let mut fields: Vec<(&str, Value)> = vec![
-        (
-            "tst",
-            format!(
-                "{}.{:06}{}",
-                clock::date_time(at, "T"),
-                at.microsecond(),
-                clock::offset(at, "")
-            )
-            .into(),
-        ),
-        ("topic", message.topic.into()),
-        ("qos", message.qos.into()),
-        ("retain", u8::from(message.retain).into()),
-        ("payloadlen", message.payload.len().into()),
-    ];
-    if message.qos > 0 {
-        fields.push(("mid", message.packet_id.into()));
-    }
-    if let Some(properties) = message.properties {
-        fields.push(("properties", json_properties(properties)));
-    }
-    match payload {
-        JsonPayload::Text => {
-            let text = match message.payload {
-                [] => Value::Null,
-                bytes => String::from_utf8_lossy(bytes).into(),
-            };
-            fields.push(("payload", text));
-        }
-        JsonPayload::Value => {
-            let value = match message.payload {
-                [] => Value::Null,
-                bytes => serde_json::from_slice(bytes).ok()?,
-            };
-            fields.push(("payload", value));
-        }
-        JsonPayload::TextOrBase64 => match std::str::from_utf8(message.payload) {
-            Ok(text) => fields.push(("payload", text.into())),
-            Err(_) => {
-                fields.push(("payload", base64(message.payload).into()));
-                fields.push(("encoding", "base64".into()));
-            }
-        },
-    }
-    Some(object(&fields, pretty))
-}
-
-/// An object with its members in the order given.
-fn object(fields: &[(&str, serde_json::Value)], pretty: bool) -> String {
-    let members: Vec<String> = fields
-        .iter()
-        .map(|(name, value)| {
-            if pretty {
-                // A member's own lines are one level deeper.
-                let value = format!("{value:#}").replace('\n', "\n  ");
-                format!("  \"{name}\": {value}")
-            } else {
-                format!("\"{name}\":{value}")
-            }
-        })
-        .collect();
-    if pretty {
-        format!("{{\n{}\n}}", members.join(",\n"))
-    } else {
-        format!("{{{}}}", members.join(","))
-    }
-}
-
-/// The properties under the names that the specification gives them, in kebab case.
-fn json_properties(properties: &PublishProperties) -> serde_json::Value {
-    let mut object = serde_json::Map::new();
-    let mut set = |name: &str, value: Option<serde_json::Value>| {
-        if let Some(value) = value {
-            object.insert(name.to_owned(), value);
-        }
-    };
-    set(
-        "payload-format-indicator",
-        properties
-            .payload_format_utf8
-            .map(|utf8| u8::from(utf8).into()),
-    );
-    set(
-        "message-expiry-interval",
-        properties.message_expiry_interval.map(Into::into),
-    );
-    set("topic-alias", properties.topic_alias.map(Into::into));
-    set(
-        "content-type",
-        properties.content_type.as_deref().map(Into::into),
-    );
-    set(
-        "response-topic",
-        properties.response_topic.as_deref().map(Into::into),
-    );
-    set(
-        "correlation-data",
-        properties
-            .correlation_data
-            .as_deref()
-            .map(|data| String::from_utf8_lossy(data).into()),
-    );
-    let ids = &properties.subscription_identifiers;
-    set(
-        "subscription-identifier",
-        match ids[..] {
-            [] => None,
-            [id] => Some(id.into()),
-            _ => Some(ids.clone().into()),
-        },
-    );
-    if !properties.user_properties.is_empty() {
-        let list: Vec<serde_json::Value> = properties
-            .user_properties
-            .iter()
-            .map(|(name, value)| serde_json::json!({ &**name: &**value }))
-            .collect();
-        set("user-properties", Some(list.into()));
-    }
-    object.into()
 }
 
 /// Base64 with padding (RFC 4648 §4).
