@@ -31,7 +31,7 @@ use hbmqtt::proto::{QoS, topic};
 use load::{Load, Outcome};
 use shared::args::{Table, Words};
 use shared::client::connect::{self, Plan};
-use shared::client::{self, ConnectionArgs, Manner, Program, outcome, properties, values};
+use shared::client::{self, ConnectionArgs, Manner, Program, outcome, shorthands, values};
 use shared::exit::{self, Failure};
 use shared::manual;
 
@@ -82,7 +82,7 @@ const TABLE: Table = Table {
     preferred: client::SEED_NAMES,
     words: Words::Refused,
     property: Some("property"),
-    shorthands: &[properties::COMMON],
+    shorthands: &[shorthands::COMMON],
     groups: &[
         client::TARGET_GROUP,
         client::SESSION_GROUP,

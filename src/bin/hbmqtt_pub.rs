@@ -30,7 +30,7 @@ use hbmqtt::proto::{QoS, topic};
 
 use shared::args::{Table, Words};
 use shared::client::connect::{self, Plan};
-use shared::client::{self, ConnectionArgs, Manner, Program, outcome, properties, values};
+use shared::client::{self, ConnectionArgs, Manner, Program, outcome, shorthands, values};
 use shared::exit::{self, Failure};
 use shared::{log, manual, signals};
 
@@ -112,9 +112,9 @@ const TABLE: Table = Table {
     words: Words::Refused,
     property: Some("property"),
     shorthands: &[
-        properties::COMMON,
-        properties::PUBLISH,
-        &[properties::value(
+        shorthands::COMMON,
+        shorthands::PUBLISH,
+        &[shorthands::value(
             "response-topic",
             "publish response-topic",
         )],

@@ -33,7 +33,7 @@ use log::{debug, error, info, warn};
 
 use shared::args::{Table, Words};
 use shared::client::connect::{self, Plan};
-use shared::client::{self, ConnectionArgs, Manner, Program, outcome, properties, values};
+use shared::client::{self, ConnectionArgs, Manner, Program, outcome, shorthands, values};
 use shared::exit::{self, Failure};
 use shared::format::{Format, View};
 use shared::output::{self, Encoding, Layout, Output, unwritable};
@@ -116,9 +116,9 @@ const TABLE: Table = Table {
     words: Words::Refused,
     property: Some("property"),
     shorthands: &[
-        properties::COMMON,
-        properties::PUBLISH,
-        properties::SUBSCRIBE,
+        shorthands::COMMON,
+        shorthands::PUBLISH,
+        shorthands::SUBSCRIBE,
     ],
     groups: &[
         client::TARGET_GROUP,

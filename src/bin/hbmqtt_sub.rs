@@ -33,7 +33,7 @@ use log::error;
 
 use shared::args::{Table, Words};
 use shared::client::connect::{self, Plan};
-use shared::client::{self, ConnectionArgs, Manner, Program, outcome, properties, values};
+use shared::client::{self, ConnectionArgs, Manner, Program, outcome, shorthands, values};
 use shared::exit::{self, Failure};
 use shared::format::{Format, View};
 use shared::output::{self, Encoding, Layout, Output, unwritable};
@@ -139,7 +139,7 @@ const TABLE: Table = Table {
     preferred: client::SEED_NAMES,
     words: Words::Of("topic"),
     property: Some("property"),
-    shorthands: &[properties::COMMON, properties::SUBSCRIBE],
+    shorthands: &[shorthands::COMMON, shorthands::SUBSCRIBE],
     groups: &[
         client::TARGET_GROUP,
         client::SESSION_GROUP,

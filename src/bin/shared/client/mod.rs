@@ -7,6 +7,7 @@ pub(crate) mod connect;
 pub(crate) mod outcome;
 pub(crate) mod properties;
 pub(crate) mod settings;
+pub(crate) mod shorthands;
 pub(crate) mod target;
 pub(crate) mod values;
 

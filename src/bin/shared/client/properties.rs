@@ -1,19 +1,21 @@
 //! `-D COMMAND PROPERTY VALUE`: the properties of MQTT 5.0 that the user puts into packets.
 //!
-//! Which property a packet may carry, and of what type it is, is the protocol's own table ([`PropertyId`]); here is only
-//! what a client may say of it, and in which words.
+//! Which property a packet may carry, and of what type it is, is the protocol's own table ([`PropertyId`]); here is what
+//! goes where in the library's options, and in [`words`] what a client may say, and in which words.
+
+mod words;
 
 use std::time::Duration;
 
 use bytestring::ByteString;
 use hbmqtt::client::{ConnectOptions, DisconnectOptions, SubscribeOptions, WillOptions};
 use hbmqtt::proto::packet::publish::PublishProperties;
-use hbmqtt::proto::property::{Carrier, DataType, PropertyId};
-use hbmqtt::proto::topic;
+use hbmqtt::proto::property::{Carrier, PropertyId};
 
-use super::values;
-use crate::shared::args::{Shorthand, ShorthandValue, WORD_SEPARATOR};
+use crate::shared::args::WORD_SEPARATOR;
 use crate::shared::exit::Failure;
+
+use words::{command_name, parse, property_name};
 
 /// The commands that a program may be given properties for.
 pub(crate) type Commands = &'static [Carrier];
@@ -255,156 +257,6 @@ impl Value {
     }
 }
 
-fn parse(words: &[&str], commands: Commands) -> Result<Property, String> {
-    let [command, name, values @ ..] = words else {
-        return Err("use COMMAND PROPERTY VALUE".to_owned());
-    };
-    let carrier = carrier(command, commands)?;
-    let id = property(name, carrier)?;
-    let value = match (id.data_type(), values) {
-        (DataType::StringPair, [name, value]) => {
-            Value::Pair(checked_text(name)?, checked_text(value)?)
-        }
-        (DataType::StringPair, _) => return Err("use NAME VALUE".to_owned()),
-        (DataType::String | DataType::Binary, [text]) => Value::Text(checked_text(text)?),
-        (_, [number]) => Value::Number(number_of(id, number)?),
-        _ => return Err("use one value".to_owned()),
-    };
-    if id == PropertyId::ResponseTopic
-        && let Value::Text(text) = &value
-    {
-        topic::validate_name(text).map_err(|error| error.to_string())?;
-    }
-    Ok(Property { carrier, id, value })
-}
-
-/// The packet that a command stands for, if this program may be given properties for it.
-fn carrier(command: &str, commands: Commands) -> Result<Carrier, String> {
-    let lower = command.to_ascii_lowercase();
-    let known = commands
-        .iter()
-        .copied()
-        .find(|carrier| command_name(*carrier) == lower);
-    let use_these = || {
-        let names: Vec<&str> = commands.iter().map(|c| command_name(*c)).collect();
-        format!("use {}", listed(&names, "or"))
-    };
-    known.ok_or_else(|| match lower.as_str() {
-        "puback" | "pubrec" | "pubrel" | "pubcomp" => {
-            format!(
-                "acknowledgements are sent without properties; {}",
-                use_these()
-            )
-        }
-        "auth" => format!(
-            "AUTH carries what the authentication method makes, and nothing else; {}",
-            use_these()
-        ),
-        "connect" | "publish" | "subscribe" | "unsubscribe" | "disconnect" | "will" => {
-            format!("this program sends none; {}", use_these())
-        }
-        _ => format!("there is no such command; {}", use_these()),
-    })
-}
-
-/// The property of this name, if a client may put it into the packet.
-fn property(name: &str, carrier: Carrier) -> Result<PropertyId, String> {
-    let lower = name.to_ascii_lowercase();
-    let may = |id: PropertyId, carrier| id.is_allowed_in(carrier) && !is_for_servers(id, carrier);
-    let Some(id) = PropertyId::ALL
-        .iter()
-        .copied()
-        .find(|id| property_name(*id) == lower)
-    else {
-        let there: Vec<String> = PropertyId::ALL
-            .iter()
-            .filter(|id| may(**id, carrier))
-            .map(|id| property_name(*id))
-            .collect();
-        let there: Vec<&str> = there.iter().map(String::as_str).collect();
-        return Err(format!(
-            "there is no such property; {} has {}",
-            command_name(carrier),
-            listed(&there, "and")
-        ));
-    };
-    if may(id, carrier) {
-        return Ok(id);
-    }
-    let carriers: Vec<&str> = CLIENTS
-        .iter()
-        .filter(|other| may(id, **other))
-        .map(|other| command_name(*other))
-        .collect();
-    Err(if carriers.is_empty() {
-        "only servers send this property".to_owned()
-    } else {
-        format!("this property belongs to {}", listed(&carriers, "and"))
-    })
-}
-
-/// The specification gives it to the packet, but in the direction from server to client.
-fn is_for_servers(id: PropertyId, carrier: Carrier) -> bool {
-    matches!(
-        (id, carrier),
-        (PropertyId::SubscriptionIdentifier, Carrier::Publish)
-            | (PropertyId::ServerReference, Carrier::Disconnect)
-    )
-}
-
-fn number_of(id: PropertyId, text: &str) -> Result<u32, String> {
-    if id == PropertyId::SessionExpiryInterval {
-        return values::session_expiry(text);
-    }
-    let (least, most) = match (id, id.data_type()) {
-        (_, DataType::Byte) => (0, 1),
-        (PropertyId::TopicAliasMaximum, _) => (0, 65_535),
-        (_, DataType::TwoByteInteger) => (1, 65_535),
-        (_, DataType::VariableByteInteger) => (1, 268_435_455),
-        (PropertyId::MaximumPacketSize, _) => (SMALLEST_PACKET, u32::MAX),
-        _ => (0, u32::MAX),
-    };
-    match text.parse() {
-        Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ if most == 1 => Err(format!("'{}': use 0 or 1", text.escape_debug())),
-        _ => Err(format!(
-            "'{}': use a number from {least} to {most}",
-            text.escape_debug()
-        )),
-    }
-}
-
-fn checked_text(text: &str) -> Result<String, String> {
-    if text.len() > usize::from(u16::MAX) {
-        return Err(format!("a text of {} bytes; 65535 is the most", text.len()));
-    }
-    Ok(text.to_owned())
-}
-
-fn command_name(carrier: Carrier) -> &'static str {
-    match carrier {
-        Carrier::Will => "will",
-        Carrier::Connect => "connect",
-        Carrier::Publish => "publish",
-        Carrier::Subscribe => "subscribe",
-        Carrier::Unsubscribe => "unsubscribe",
-        Carrier::Disconnect => "disconnect",
-        _ => "",
-    }
-}
-
-/// The name in the specification, in lower case with dashes.
-fn property_name(id: PropertyId) -> String {
-    id.name().to_ascii_lowercase().replace(' ', "-")
-}
-
-fn listed(names: &[&str], word: &str) -> String {
-    match names.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} {word} {last}", rest.join(", ")),
-        _ => names.concat(),
-    }
-}
-
 /// Two bytes were checked to be enough.
 fn short(number: u32) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
@@ -418,102 +270,11 @@ fn span(seconds: u32) -> Duration {
     }
 }
 
-/// The packets of a client that properties can be given for.
-const CLIENTS: [Carrier; 6] = [
-    Carrier::Connect,
-    Carrier::Publish,
-    Carrier::Subscribe,
-    Carrier::Unsubscribe,
-    Carrier::Disconnect,
-    Carrier::Will,
-];
-
-/// CONNACK takes five bytes at least.
-const SMALLEST_PACKET: u32 = 5;
-
-/// Long options that stand for a property of CONNECT or of the Will.
-pub(crate) const COMMON: &[Shorthand] = &[
-    value("receive-maximum", "connect receive-maximum"),
-    value("rcv-max", "connect receive-maximum"),
-    value("maximum-packet-size", "connect maximum-packet-size"),
-    value("topic-alias-maximum", "connect topic-alias-maximum"),
-    fixed(
-        "request-response-info",
-        "connect request-response-information",
-        "1",
-    ),
-    fixed(
-        "req-response-info",
-        "connect request-response-information",
-        "1",
-    ),
-    fixed(
-        "no-request-problem-info",
-        "connect request-problem-information",
-        "0",
-    ),
-    fixed(
-        "no-req-problem-info",
-        "connect request-problem-information",
-        "0",
-    ),
-    value("auth-method", "connect authentication-method"),
-    value("auth-data", "connect authentication-data"),
-    pair("connect-user-property", "connect user-property"),
-    value("will-delay", "will will-delay-interval"),
-    value("will-delay-interval", "will will-delay-interval"),
-    value("will-expiry", "will message-expiry-interval"),
-    value("will-content-type", "will content-type"),
-    value("will-response-topic", "will response-topic"),
-    value("will-correlation-data", "will correlation-data"),
-    value("will-payload-format", "will payload-format-indicator"),
-    pair("will-user-property", "will user-property"),
-];
-
-/// Long options that stand for a property of PUBLISH.
-#[allow(dead_code, reason = "not every program publishes")]
-pub(crate) const PUBLISH: &[Shorthand] = &[
-    value("message-expiry", "publish message-expiry-interval"),
-    value("content-type", "publish content-type"),
-    value("correlation-data", "publish correlation-data"),
-    value("payload-format", "publish payload-format-indicator"),
-    value("topic-alias", "publish topic-alias"),
-    pair("user-property", "publish user-property"),
-];
-
-/// Long options that stand for a property of SUBSCRIBE.
-#[allow(dead_code, reason = "not every program subscribes")]
-pub(crate) const SUBSCRIBE: &[Shorthand] = &[
-    value("subscription-id", "subscribe subscription-identifier"),
-    pair("subscribe-user-property", "subscribe user-property"),
-];
-
-pub(crate) const fn value(name: &'static str, words: &'static str) -> Shorthand {
-    Shorthand {
-        name,
-        words,
-        value: ShorthandValue::One,
-    }
-}
-
-const fn pair(name: &'static str, words: &'static str) -> Shorthand {
-    Shorthand {
-        name,
-        words,
-        value: ShorthandValue::Pair,
-    }
-}
-
-const fn fixed(name: &'static str, words: &'static str, value: &'static str) -> Shorthand {
-    Shorthand {
-        name,
-        words,
-        value: ShorthandValue::Fixed(value),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use hbmqtt::proto::property::DataType;
+
+    use super::words::{CLIENTS, is_for_servers};
     use super::*;
 
     fn parsed(given: &[&str]) -> Result<Properties, String> {
