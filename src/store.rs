@@ -10,6 +10,7 @@
 //!
 //! The state on disk is always that of some moment in the past, never a mixture: commits are applied whole and in order.
 
+mod backlog;
 mod change;
 mod control;
 mod disk;
@@ -22,12 +23,14 @@ mod worker;
 use std::fmt;
 use std::path::Path;
 
+pub use backlog::Backlog;
 pub use change::{Change, ChangeSet, EntryChange};
 pub use control::{Control, control_path, request_backup};
 pub use disk::{Contents, DiskStore, FILE_NAME, Rows, Salvaged, salvage};
 pub use error::{Damage, StoreError};
 pub use inbox::{
     Read, Request, SnapshotReply, StoreHandle, StoreInbox, StoreState, StoreStatus, channel,
+    channel_with,
 };
 pub use memory::{Failure, MemoryState, MemoryStore};
 pub use record::{
@@ -153,4 +156,14 @@ pub struct Commit<R> {
     pub changes: Vec<Change>,
     /// What waits for this commit and all before it: packets, replies.
     pub releases: Vec<R>,
+    /// What the releases take of the memory, in bytes.
+    pub release_bytes: usize,
+}
+
+impl<R> Commit<R> {
+    /// What it takes of the memory until it is written, in bytes, about.
+    pub(crate) fn size_bytes(&self) -> usize {
+        let changes = self.changes.iter().map(Change::size_bytes);
+        changes.fold(self.release_bytes, usize::saturating_add)
+    }
 }

@@ -59,7 +59,7 @@ use self::router::command::Command;
 use self::router::inbox::{Inbox, inbox};
 use self::router::{Router, RouterSettings};
 use crate::outbox::Outbox;
-use crate::store::{Durability, Store, StoreError};
+use crate::store::{Backlog, Durability, Store, StoreError};
 use crate::thread;
 
 /// Commands that wait for the router before connections stop reading.
@@ -297,6 +297,7 @@ impl Broker {
             spares: Arc::new(Spares::new()),
             max_connections: max_connections(config),
             memory: Arc::new(MemoryWatch::new(config.limits.max_memory)),
+            backlog: Arc::new(Backlog::new(config.limits.max_unwritten_bytes)),
         });
         let (flush_sender, flush_inbox) = bounded(FLUSH_INBOX);
         let flushers = spawn_flushers(&flush_inbox)?;
@@ -449,6 +450,9 @@ impl Broker {
             *state.acceptor.write() = acceptor;
         }
         services.memory.set_limit(config.limits.max_memory);
+        services
+            .backlog
+            .set_limit(config.limits.max_unwritten_bytes);
         let settings = Box::new(RouterSettings::from_config(&config));
         redirect::announce(&config);
         self.config = config.clone();
@@ -572,7 +576,7 @@ fn spawn_router(
         now,
     );
     let opened = persistence
-        .map(|persistence| persistence.restore(&mut router, now))
+        .map(|persistence| persistence.restore(&mut router, &services.backlog, now))
         .transpose()
         .map_err(BrokerError::Store)?;
     let store = opened

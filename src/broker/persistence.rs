@@ -15,7 +15,8 @@ use super::router::journal::Release;
 use super::router::{Router, flush_elsewhere};
 use crate::outbox::Outbox;
 use crate::store::{
-    Control, DiskStore, Durability, Store, StoreError, StoreEvent, StoreHandle, StoreInbox, channel,
+    Backlog, Control, DiskStore, Durability, Store, StoreError, StoreEvent, StoreHandle,
+    StoreInbox, channel_with,
 };
 use crate::thread::{self, EXIT_STORE};
 
@@ -71,9 +72,14 @@ impl Persistence {
     ///
     /// # Errors
     /// [`StoreError`]: it cannot be opened or read; the broker must not start.
-    pub(super) fn restore(&self, router: &mut Router, now: Instant) -> Result<Opened, StoreError> {
+    pub(super) fn restore(
+        &self,
+        router: &mut Router,
+        backlog: &Arc<Backlog>,
+        now: Instant,
+    ) -> Result<Opened, StoreError> {
         let store = (self.open)()?;
-        let (handle, inbox) = channel();
+        let (handle, inbox) = channel_with(Arc::clone(backlog));
         let holds = self.durability == Durability::Group;
         let restored = router.restore(&*store, handle.clone(), holds, self.queue_memory, now)?;
         log::info!(

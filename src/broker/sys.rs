@@ -195,7 +195,7 @@ fn values(report: &SysReport) -> Vec<(&'static str, u64)> {
 }
 
 /// How the store is doing.
-fn store_values(status: &StoreStatus) -> [(&'static str, String); 6] {
+fn store_values(status: &StoreStatus) -> [(&'static str, String); 7] {
     let state = match status.state {
         StoreState::Ok => "ok",
         StoreState::Full => "full",
@@ -211,6 +211,7 @@ fn store_values(status: &StoreStatus) -> [(&'static str, String); 6] {
         ("syncs", status.syncs.to_string()),
         ("messages", status.messages.to_string()),
         ("bytes", status.size_bytes.to_string()),
+        ("unwritten", status.unwritten_bytes.to_string()),
     ]
 }
 

@@ -259,6 +259,7 @@ impl ClientStore {
             sequence: self.sequence,
             changes,
             releases,
+            release_bytes: 0,
         });
     }
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, sockopt};
 
@@ -199,6 +200,14 @@ impl Socket {
             rustix::net::recv(self, spare_capacity(buffer), RecvFlags::DONTWAIT)
         })?;
         Ok(count)
+    }
+
+    /// Whether the peer will send nothing more than it has sent, or the connection is broken. Nothing is read.
+    #[must_use]
+    pub fn is_hung_up(&self) -> bool {
+        let mut sockets = [PollFd::new(self, PollFlags::RDHUP)];
+        let count = rustix::event::poll(&mut sockets, Some(&Timespec::default()));
+        count.is_ok_and(|count| count > 0)
     }
 
     /// Reads until the peer closes or the socket is shut down, and forgets what it read.

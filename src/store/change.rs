@@ -96,6 +96,21 @@ enum NetEntry {
     Delete,
 }
 
+impl Change {
+    /// What it takes of the memory until it is written, in bytes, about.
+    pub(super) fn size_bytes(&self) -> usize {
+        let payload = match self {
+            Self::PutSession(_, record) => session_bytes(record),
+            Self::PutSubscription(_, filter, _) => 2 * filter.len(),
+            Self::PutMessage(_, record) => record.message.size_bytes(),
+            Self::PutRetained(record) => record.message.message.size_bytes(),
+            Self::DeleteRetained(topic) => topic.as_str().len(),
+            _ => 0,
+        };
+        CHANGE_BYTES.saturating_add(payload)
+    }
+}
+
 impl ChangeSet {
     /// No change.
     #[must_use]
@@ -126,6 +141,24 @@ impl ChangeSet {
             + self.messages.len()
             + self.entries.len()
             + self.retained.len()
+    }
+
+    /// What it takes of the memory, in bytes, about.
+    pub(super) fn size_bytes(&self) -> usize {
+        let sessions = self.sessions().map(|(_, record)| session_bytes(record));
+        let subscriptions = self.subscriptions().map(|(_, filter, _)| 2 * filter.len());
+        let messages = self
+            .messages()
+            .filter_map(|(_, record)| Some(record?.message.size_bytes()));
+        let retained = self.retained().map(|(topic, record)| match record {
+            Some(record) => record.message.message.size_bytes(),
+            None => topic.as_str().len(),
+        });
+        let payloads = sessions
+            .chain(subscriptions)
+            .chain(messages)
+            .chain(retained);
+        payloads.fold(self.len() * CHANGE_BYTES, usize::saturating_add)
     }
 
     /// Takes one more change.
@@ -318,6 +351,14 @@ impl<T> Net<T> {
             *fresh = false;
         }
     }
+}
+
+/// What a change takes beside payloads: itself, or its place in a map.
+const CHANGE_BYTES: usize = 200;
+
+fn session_bytes(record: &SessionRecord) -> usize {
+    let will = record.will.as_deref();
+    size_of::<SessionRecord>() + will.map_or(0, |record| record.will.payload.len())
 }
 
 fn put<K: Ord, T>(changes: &mut BTreeMap<K, Net<T>>, key: K, value: T) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
-use super::{Commit, Durability, MessageId, StoreError, Trouble};
+use super::{Backlog, Change, Commit, Durability, MessageId, StoreError, Trouble};
 
 /// Whom to tell how a snapshot went.
 pub type SnapshotReply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -67,6 +67,8 @@ pub struct StoreStatus {
     pub messages: u64,
     /// What it takes on disk, in bytes, after the last write.
     pub size_bytes: u64,
+    /// What waits to be written, in bytes of memory.
+    pub unwritten_bytes: usize,
 }
 
 /// Whether a store can be written.
@@ -91,18 +93,28 @@ pub(super) struct Shared {
     pub(super) syncs: AtomicU64,
     pub(super) messages: AtomicU64,
     pub(super) size_bytes: AtomicU64,
+    pub(super) backlog: Arc<Backlog>,
 }
 
 /// A way to a store's thread, and where it ends.
 #[must_use]
+pub fn channel<R>() -> (StoreHandle<R>, StoreInbox<R>) {
+    channel_with(Arc::default())
+}
+
+/// The same; what waits is counted in `backlog`.
+#[must_use]
 #[expect(
     clippy::disallowed_methods,
-    reason = "the owner of the state must never wait for the disk; it bounds what it sends by what it takes from publishers"
+    reason = "the owner of the state must never wait for the disk; the backlog stops those who bring it more"
 )]
-pub fn channel<R>() -> (StoreHandle<R>, StoreInbox<R>) {
+pub fn channel_with<R>(backlog: Arc<Backlog>) -> (StoreHandle<R>, StoreInbox<R>) {
     let (to_requests, requests) = crossbeam_channel::unbounded();
     let (to_reads, reads) = crossbeam_channel::unbounded();
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared {
+        backlog,
+        ..Shared::default()
+    });
     let handle = StoreHandle {
         requests: to_requests,
         reads: to_reads,
@@ -120,7 +132,28 @@ impl<R> StoreHandle<R> {
     /// Has the changes written, and the releases handed over once they are. Commits are applied in the order in which
     /// they are sent. Ignored once the store has ended.
     pub fn commit(&self, commit: Commit<R>) {
+        self.commit_announced(commit, 0);
+    }
+
+    /// Has the backlog count changes that will be in the next commit. Returns how many bytes that are.
+    pub(crate) fn announce(&self, changes: &[Change]) -> usize {
+        let bytes = changes.iter().map(Change::size_bytes);
+        let bytes = bytes.fold(0, usize::saturating_add);
+        self.shared.backlog.add(bytes);
+        bytes
+    }
+
+    /// As [`commit`](Self::commit), when so many bytes of it were announced.
+    pub(crate) fn commit_announced(&self, commit: Commit<R>, announced: usize) {
+        let rest = commit.size_bytes().saturating_sub(announced);
+        self.shared.backlog.add(rest);
         let _ = self.requests.send(Request::Commit(commit));
+    }
+
+    /// What waits to be written.
+    #[must_use]
+    pub fn backlog(&self) -> &Backlog {
+        &self.shared.backlog
     }
 
     /// Has messages read; the answer is a [`StoreEvent::Read`](super::StoreEvent::Read) with `token`. It does not wait
@@ -151,6 +184,7 @@ impl<R> StoreHandle<R> {
             syncs: shared.syncs.load(Ordering::Relaxed),
             messages: shared.messages.load(Ordering::Relaxed),
             size_bytes: shared.size_bytes.load(Ordering::Relaxed),
+            unwritten_bytes: shared.backlog.bytes(),
         }
     }
 

@@ -27,6 +27,7 @@ struct Inner {
     state: MemoryState,
     writes: u64,
     failures: BTreeMap<u64, Failure>,
+    failing: Option<Failure>,
 }
 
 /// How a write fails.
@@ -86,6 +87,11 @@ impl MemoryStore {
         self.inner.lock().writes
     }
 
+    /// Has all writes fail, until `None`.
+    pub fn set_failing(&self, failure: Option<Failure>) {
+        self.inner.lock().failing = failure;
+    }
+
     /// Has the `nth` write fail, counted from 1 and from the making of the store.
     pub fn fail_at(&self, nth: u64, failure: Failure) {
         self.inner.lock().failures.insert(nth, failure);
@@ -97,7 +103,7 @@ impl Store for MemoryStore {
         let mut inner = self.inner.lock();
         inner.writes += 1;
         let nth = inner.writes;
-        let failure = inner.failures.remove(&nth);
+        let failure = inner.failures.remove(&nth).or(inner.failing);
         if matches!(failure, None | Some(Failure::WriteAfterwards)) {
             inner.state.apply(changes);
         }

@@ -83,6 +83,7 @@ pub struct GroupCommit<R> {
     sequence: u64,
     released: u64,
     releases: Vec<R>,
+    release_bytes: usize,
     trouble: Option<Trouble>,
 }
 
@@ -116,6 +117,7 @@ impl<R> GroupCommit<R> {
             sequence: 0,
             released: 0,
             releases: Vec::new(),
+            release_bytes: 0,
             trouble: None,
         }
     }
@@ -125,12 +127,18 @@ impl<R> GroupCommit<R> {
         self.set.extend(commit.changes);
         self.sequence = commit.sequence;
         self.releases.extend(commit.releases);
+        self.release_bytes = self.release_bytes.saturating_add(commit.release_bytes);
     }
 
     /// What waits to be written.
     #[must_use]
     pub fn waiting(&self) -> &ChangeSet {
         &self.set
+    }
+
+    /// What waits takes so much of the memory, in bytes, about.
+    fn size_bytes(&self) -> usize {
+        self.set.size_bytes().saturating_add(self.release_bytes)
     }
 
     /// Why nothing could be written.
@@ -194,6 +202,7 @@ impl<R> GroupCommit<R> {
             return None;
         }
         self.released = self.sequence;
+        self.release_bytes = 0;
         Some(StoreEvent::Durable {
             sequence: self.sequence,
             releases: mem::take(&mut self.releases),
@@ -230,6 +239,7 @@ impl<R: Send + 'static> StoreInbox<R> {
             options,
             handler,
             left_over: Some(left_over),
+            waiting_bytes: 0,
             write_at: None,
             broken: false,
         };
@@ -277,6 +287,8 @@ struct Worker<R> {
     group: GroupCommit<R>,
     /// Reads of what is not on disk yet, until the thread for reads ends.
     left_over: Option<Receiver<Option<Read>>>,
+    /// Of the store's backlog, what was taken and is not written.
+    waiting_bytes: usize,
     /// When to write at the latest, or to try again.
     write_at: Option<Instant>,
     /// A sync failed.
@@ -354,6 +366,7 @@ impl<R> Worker<R> {
         match request {
             Request::Commit(commit) => {
                 self.inbox.shared.commits.fetch_add(1, Ordering::Relaxed);
+                self.waiting_bytes = self.waiting_bytes.saturating_add(commit.size_bytes());
                 self.group.take(commit);
             }
             Request::Read(read) => self.answer(&read),
@@ -374,6 +387,7 @@ impl<R> Worker<R> {
         }
         if self.group.waiting().is_empty() && self.group.trouble().is_none() {
             self.write_at = None;
+            self.wait_with(0);
             return;
         }
         let now = Instant::now();
@@ -381,6 +395,9 @@ impl<R> Worker<R> {
             && let Durability::Interval(interval) = self.options.durability
         {
             self.write_at = Some(now + interval);
+        }
+        if self.group.trouble().is_none() && self.inbox.shared.backlog.is_half_full() {
+            self.write_at = Some(now);
         }
         if at_end || self.write_at.is_none_or(|write_at| write_at <= now) {
             self.write();
@@ -406,12 +423,26 @@ impl<R> Worker<R> {
                 shared.messages.fetch_add(messages, Ordering::Relaxed);
                 let size_bytes = self.store.size_bytes();
                 shared.size_bytes.store(size_bytes, Ordering::Relaxed);
+                self.wait_with(0);
             }
             Err(StoreError::Sync(error)) => {
                 self.broken = true;
                 self.tell(StoreEvent::SyncFailed(StoreError::Sync(error)));
             }
-            Err(_) => self.write_at = Some(Instant::now() + self.options.retry_after),
+            Err(_) => {
+                self.write_at = Some(Instant::now() + self.options.retry_after);
+                // Some of it came to nothing when it was merged.
+                self.wait_with(self.group.size_bytes());
+            }
+        }
+    }
+
+    /// Of what was taken, so much waits still.
+    fn wait_with(&mut self, bytes: usize) {
+        let done = self.waiting_bytes.saturating_sub(bytes);
+        if done > 0 {
+            self.waiting_bytes -= done;
+            self.inbox.shared.backlog.remove(done);
         }
     }
 

@@ -303,6 +303,7 @@ fn print_limits(out: &mut Printer, limits: &Limits) {
         max_retained_messages,
         max_retained_bytes,
         max_sessions,
+        max_unwritten_bytes,
         max_memory,
         max_password_checks,
         max_waiting_password_checks,
@@ -355,6 +356,7 @@ fn print_limits(out: &mut Printer, limits: &Limits) {
     out.key("max-retained-messages", limit(*max_retained_messages));
     out.key("max-retained-bytes", limit(*max_retained_bytes));
     out.key("max-sessions", limit(*max_sessions));
+    out.key("max-unwritten-bytes", limit(*max_unwritten_bytes));
     match max_memory {
         MemoryLimit::HalfOfAvailable => {
             out.comment("max-memory is not set: half of what the machine or the control group has");

@@ -441,6 +441,7 @@ const HOMES: &[(&str, &str)] = &[
     ("max-retained-messages", "limits"),
     ("max-subscriptions", "limits"),
     ("max-sessions", "limits"),
+    ("max-unwritten-bytes", "limits"),
     ("max-memory", "limits"),
     ("bind", "listeners.NAME"),
     ("ssl", "listeners.NAME"),

@@ -73,6 +73,8 @@ pub struct Limits {
     pub max_retained_bytes: usize,
     /// Sessions that outlive their connection: 100,000.
     pub max_sessions: usize,
+    /// Memory that may wait to be written to the store before those who publish what must be stored are not read: 64 MiB.
+    pub max_unwritten_bytes: usize,
     /// Memory of the process.
     pub max_memory: MemoryLimit,
     /// Passwords that are verified at the same time: 2.
@@ -138,6 +140,7 @@ impl Default for Limits {
             max_retained_messages: 100_000,
             max_retained_bytes: 256 * MIB,
             max_sessions: 100_000,
+            max_unwritten_bytes: 64 * MIB,
             max_memory: MemoryLimit::HalfOfAvailable,
             max_password_checks: 2,
             max_waiting_password_checks: 64,

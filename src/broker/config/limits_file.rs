@@ -183,6 +183,11 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         Field::limit
     );
     set!(
+        limits.max_unwritten_bytes,
+        section.field("max-unwritten-bytes"),
+        Field::bytes_limit
+    );
+    set!(
         limits.max_memory,
         section.field("max-memory"),
         |field: &Field<'_>| {

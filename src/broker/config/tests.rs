@@ -1090,6 +1090,8 @@ fn each_key_of_limits_arrives() {
         "max-retained-messages: 3" => max_retained_messages = 3;
         "max-retained-bytes: 3" => max_retained_bytes = 3;
         "max-sessions: 3" => max_sessions = 3;
+        "max-unwritten-bytes: 0" => max_unwritten_bytes = usize::MAX;
+        "max-unwritten-bytes: 1M" => max_unwritten_bytes = 1_048_576;
         "max-memory: 1GiB" => max_memory = MemoryLimit::Bytes(1 << 30);
         "max-memory: 0" => max_memory = MemoryLimit::Unlimited;
         "max-password-checks: 3" => max_password_checks = 3;

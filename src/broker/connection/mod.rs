@@ -36,6 +36,7 @@ use crate::outbox::{OutBuf, Outbox, OutboxEvent, OutboxOptions};
 use crate::proto::packet::Packet;
 use crate::proto::packet::disconnect::{Disconnect, DisconnectProperties};
 use crate::proto::{DecodeError, ProtocolError, ReasonCode, codec};
+use crate::store::Backlog;
 use crate::thread::Pool;
 
 /// What every connection of a broker uses.
@@ -61,6 +62,8 @@ pub(crate) struct Services {
     pub(crate) spares: Arc<Spares>,
     pub(crate) max_connections: usize,
     pub(crate) memory: Arc<super::memory::MemoryWatch>,
+    /// What waits for the disk.
+    pub(crate) backlog: Arc<Backlog>,
 }
 
 /// What a reload replaces as a whole.

@@ -29,7 +29,7 @@ use crate::proto::{
     TopicName, codec,
 };
 
-/// How long a reader waits before it looks again whether there is memory.
+/// How long a reader waits before it looks again whether there is memory, or what it read may go on.
 const MEMORY_PAUSE: Duration = Duration::from_millis(50);
 
 /// From this size on the memory of a batch is used again.
@@ -92,6 +92,8 @@ pub(super) struct Reader {
     timeout: Option<Duration>,
     buffer: ReadBuffer,
     packet_began_at: Option<Instant>,
+    /// The buffer begins with a PUBLISH that waits for the store.
+    is_stopped: bool,
     inbound: Vec<Inbound>,
     counts: Counts,
     /// How often the access rules said no.
@@ -148,6 +150,7 @@ impl Reader {
             timeout: None,
             buffer: ReadBuffer::default(),
             packet_began_at: None,
+            is_stopped: false,
             inbound: Vec::new(),
             counts: Counts::default(),
             denials: 0,
@@ -213,6 +216,9 @@ impl Reader {
         while self.services.memory.is_critical() {
             crate::thread::rest(MEMORY_PAUSE);
         }
+        if self.is_stopped {
+            return self.wait_for_store();
+        }
         if self.buffer.bytes.is_empty() {
             self.packet_began_at = None;
             self.read(self.idle_limit, End::KeepAlive)
@@ -226,6 +232,24 @@ impl Reader {
             let left = time_left(began_at + self.packet_limit, now).ok_or(End::PacketTimeout)?;
             self.read(Some(left), End::PacketTimeout)
         }
+    }
+
+    /// Leaves a PUBLISH where it is for as long as too much waits for the disk, or the client has gone.
+    #[inline(never)]
+    fn wait_for_store(&mut self) -> Result<(), End> {
+        while self.stops_publishing() {
+            crate::thread::rest(MEMORY_PAUSE);
+            if self.socket.is_hung_up() {
+                return Err(End::Closed);
+            }
+        }
+        self.is_stopped = false;
+        Ok(())
+    }
+
+    fn stops_publishing(&self) -> bool {
+        let connection = self.origin.connection.0.get();
+        self.services.backlog.stops(connection)
     }
 
     /// Reads once, for at most `patience`; `late` when that is over. Where the socket's timeout is shorter it is left as it
@@ -277,6 +301,7 @@ impl Reader {
             self.inbound = self.services.spares.list();
         }
         let data = Bytes::from(std::mem::take(&mut self.buffer.bytes));
+        let stops_publishing = self.stops_publishing();
         let mut at = 0;
         let result = loop {
             let rest = data.get(at..).unwrap_or_default();
@@ -285,6 +310,11 @@ impl Reader {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(End::Malformed(error)),
             };
+            if stops_publishing && frame.packet_type == PacketType::Publish {
+                // What came before it goes on: PINGREQ, acknowledgements.
+                self.is_stopped = true;
+                break Ok(());
+            }
             let end = at + frame.total_bytes as usize;
             self.counts.packets += 1;
             if let Err(error) = self.on_packet(&data, at, end, frame) {

@@ -25,7 +25,7 @@ use bytestring::ByteString;
 
 use self::endings::Endings;
 use self::unwritten::Unwritten;
-use super::command::{Command, Origin, SessionExpiry};
+use super::command::{Command, ConnectionId, Origin, SessionExpiry};
 use super::link::Link;
 use super::reply::Reply;
 use super::session::{Delivery, Publisher, Replay, Session, Subscribed};
@@ -69,6 +69,10 @@ pub(crate) enum Then {
 }
 
 impl Release {
+    fn size_bytes(&self) -> usize {
+        size_of::<Self>() + self.bytes.len()
+    }
+
     /// Lets the bytes go. `flush`: called with an outbox whose bytes another thread should write. Returns what to tell the
     /// router.
     pub(crate) fn run(mut self, flush: &mut dyn FnMut(Arc<Outbox>)) -> Option<Command> {
@@ -124,6 +128,8 @@ pub(super) struct Journal {
     /// Packets wait for the disk.
     holds: bool,
     changes: Vec<Change>,
+    /// So many of them are in the store's backlog already, with so many bytes.
+    announced: (usize, usize),
     releases: Vec<Release>,
     /// Of the commit that the current batch becomes.
     sequence: u64,
@@ -150,6 +156,7 @@ impl Journal {
             store: None,
             holds: false,
             changes: Vec::new(),
+            announced: (0, 0),
             releases: Vec::new(),
             sequence: 1,
             next: Identifiers {
@@ -215,6 +222,27 @@ impl Journal {
     /// Something has to be durable before the answer to what was handled since `mark` may leave.
     pub(super) fn changed_since(&self, mark: Mark) -> bool {
         self.holds && self.changes.len() > mark.0
+    }
+
+    /// Something is to be stored since `mark`.
+    pub(super) fn has_more_than(&self, mark: Mark) -> bool {
+        self.changes.len() > mark.0
+    }
+
+    /// A connection brought what is to be stored: it brings no more while too much waits for the disk.
+    pub(super) fn charge(&mut self, connection: ConnectionId) {
+        let Some(store) = &self.store else { return };
+        let (count, bytes) = self.announced;
+        let new = self.changes.get(count..).unwrap_or_default();
+        self.announced = (self.changes.len(), bytes + store.announce(new));
+        store.backlog().charge(connection.0.get());
+    }
+
+    /// A connection has no link any more.
+    pub(super) fn forget_connection(&self, connection: ConnectionId) {
+        if let Some(store) = &self.store {
+            store.backlog().forget(connection.0.get());
+        }
     }
 
     /// Appends a PUBLISH to a link; `waits`: it must not leave before what this batch changes.
@@ -329,13 +357,16 @@ impl Journal {
                 self.unwritten.changes(store);
                 self.unwritten.note(self.sequence, self.changes.len());
             }
+            let release_bytes = self.releases.iter().map(Release::size_bytes).sum();
             let commit = Commit {
                 sequence: self.sequence,
                 changes: std::mem::take(&mut self.changes),
                 releases: std::mem::take(&mut self.releases),
+                release_bytes,
             };
             self.sequence += 1;
-            store.commit(commit);
+            let (_, announced) = std::mem::take(&mut self.announced);
+            store.commit_announced(commit, announced);
         }
         for token in self.reads_wanted.drain(..) {
             if let Some((_, ids)) = self.reads.get(&token) {

@@ -212,19 +212,29 @@ impl Router {
             ..
         } = batch;
         let origin = *origin;
+        let mut is_to_be_stored = false;
         for packet in inbound {
             // A packet before this one may have ended the connection.
             if self.sessions.attached(origin).is_none() {
                 return;
             }
+            let mark = self.sessions.journal.mark();
             match packet {
                 Inbound::Span(span) => self.handle_span(origin, buffer, span, now),
                 Inbound::Publish(publish) => self.handle_publish_packet(origin, publish, now),
                 Inbound::Refused(refusal) => self.handle_refused(origin, refusal, now),
                 Inbound::Subscribe(request) => self.handle_subscribe(origin.slot, request, now),
                 Inbound::Unsubscribe(request) => self.handle_unsubscribe(origin.slot, request, now),
-                Inbound::Ack(packet) => self.handle_ack(origin, packet, now),
+                Inbound::Ack(packet) => {
+                    // It lets go of more than it brings.
+                    self.handle_ack(origin, packet, now);
+                    continue;
+                }
             }
+            is_to_be_stored |= self.sessions.journal.has_more_than(mark);
+        }
+        if is_to_be_stored {
+            self.sessions.journal.charge(origin.connection);
         }
     }
 

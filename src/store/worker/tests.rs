@@ -75,6 +75,7 @@ fn put(sequence: u64, release: &'static str) -> Commit<&'static str> {
         sequence,
         changes: vec![Change::PutMessage(id(sequence), record("text"))],
         releases: vec![release],
+        release_bytes: 0,
     }
 }
 
@@ -83,6 +84,7 @@ fn with(sequence: u64, changes: Vec<Change>) -> Commit<&'static str> {
         sequence,
         changes,
         releases: vec!["done"],
+        release_bytes: 0,
     }
 }
 
@@ -279,4 +281,57 @@ fn a_simulation_takes_the_requests_one_by_one() {
     assert_eq!(handle.durable(), 1);
     assert!(matches!(inbox.try_next(), Some(Request::Read(read)) if read.token == 3));
     assert!(inbox.try_next().is_none());
+}
+
+#[test]
+fn an_interval_ends_when_much_waits() {
+    let durability = Durability::Interval(NEVER);
+    let mut running = Running::start(MemoryStore::new(), durability.into(), Vec::new());
+    let backlog = running.handle().backlog();
+    let size = put(1, "a").size_bytes();
+    backlog.set_limit(4 * size);
+    running.handle().commit(put(1, "a"));
+    running.released();
+    assert_eq!((running.store.writes(), backlog.bytes()), (0, size));
+    running.handle().commit(put(2, "b"));
+    running.released();
+    let deadline = crossbeam_channel::after(PATIENCE);
+    while backlog.bytes() > 0 {
+        assert!(deadline.is_empty(), "nothing was written");
+        std::thread::yield_now();
+    }
+    assert_eq!(running.store.state().messages.len(), 2);
+    running.end();
+}
+
+/// A retained message that is replaced again and again, or messages that come and go, do not fill the memory while the
+/// disk is full.
+#[test]
+fn after_a_failed_write_no_more_waits_than_what_the_changes_come_to() {
+    let store = MemoryStore::new();
+    store.set_failing(Some(Failure::Full));
+    let options = StoreOptions {
+        retry_after: Duration::from_millis(1),
+        ..Durability::Group.into()
+    };
+    let mut running = Running::start(store, options, vec![put(1, "a")]);
+    let one = put(1, "a").size_bytes();
+    for sequence in 2..100 {
+        let come_and_go = vec![
+            Change::PutMessage(id(sequence), record("text")),
+            Change::DeleteMessage(id(sequence)),
+        ];
+        running.handle().commit(with(sequence, come_and_go));
+    }
+    let deadline = crossbeam_channel::after(PATIENCE);
+    while running.handle().backlog().bytes() != one {
+        assert!(deadline.is_empty());
+        std::thread::yield_now();
+    }
+    running.store.set_failing(None);
+    while running.handle().backlog().bytes() != 0 {
+        assert!(deadline.is_empty());
+        std::thread::yield_now();
+    }
+    running.end();
 }

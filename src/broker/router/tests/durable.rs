@@ -6,10 +6,19 @@ use crate::store::{Durability, Failure, MemoryState, MemoryStore};
 const FOR_EVER: [u8; 5] = [0x11, 0xFF, 0xFF, 0xFF, 0xFF];
 
 fn start_on(store: &MemoryStore, queue_memory: usize) -> (Broker, SocketAddr) {
+    start_with(store, queue_memory, Durability::Group, "")
+}
+
+fn start_with(
+    store: &MemoryStore,
+    queue_memory: usize,
+    durability: Durability,
+    limits: &str,
+) -> (Broker, SocketAddr) {
     let store = store.clone();
     let open = move || Ok(Box::new(store.clone()) as Box<_>);
-    let settings = "limits:\n  max-queued-messages: 0\n";
-    let mut broker = Broker::new(config(settings)).store(Durability::Group, queue_memory, open);
+    let settings = format!("limits:\n  max-queued-messages: 0\n{limits}");
+    let mut broker = Broker::new(config(&settings)).store(durability, queue_memory, open);
     broker.start().unwrap();
     let address = broker.local_addr("default").unwrap();
     (broker, address)
@@ -235,4 +244,129 @@ fn acknowledgements_come_in_the_order_of_their_packets() {
         (packet[0], packet[3])
     });
     assert_eq!(kinds, [(0x40, 2), (0x90, 1), (0x40, 3)]);
+}
+
+/// Connections are counted from 1.
+const SENDER: u64 = 3;
+const SECOND: u64 = 4;
+
+/// CONNECT of 3.1.1 with Clean Session: no Receive Maximum holds such a client back.
+fn connect_v311(client_id: &str) -> Vec<u8> {
+    let body = [&b"\0\x04MQTT\x04\x02\0\0"[..], &text(client_id)].concat();
+    packet(0x10, &body)
+}
+
+/// PUBLISH of 3.1.1 with a number as its payload, and with its identifier.
+fn numbered(first: u8, topic: &str, number: u16) -> Vec<u8> {
+    let id = (number + 1).to_be_bytes();
+    let id: &[u8] = if first & 6 == 0 { &[] } else { &id };
+    let payload = [&number.to_be_bytes()[..], &[b'.'; 98]].concat();
+    packet(first, &[&text(topic), id, &payload].concat())
+}
+
+/// Whoever publishes what must be stored is not read while too much waits for the disk. All others go on, and so does it
+/// when there is room.
+#[test]
+fn a_flood_stops_at_a_full_disk_and_goes_on_after() {
+    let store = MemoryStore::new();
+    let limits = "  max-unwritten-bytes: 100k\n";
+    let (broker, address) = start_with(&store, 0, Durability::Group, limits);
+    let services = Arc::clone(&broker.running.as_ref().unwrap().services);
+    let mut peer = Peer::connected(address, &connect("away", PERSISTENT, &FOR_EVER));
+    assert_eq!(peer.ask(&subscribe("t", 1))[0], 0x90);
+    peer.send(&DISCONNECT);
+    until(|| all_are_away(&store));
+    let mut other = Peer::connected(address, &connect("other", CLEAN_START, &[]));
+    assert_eq!(other.ask(&subscribe("free", 1))[0], 0x90);
+    store.set_failing(Some(Failure::Full));
+
+    let count = 60_000;
+    let mut sender = Peer::connected(address, &connect_v311("sender"));
+    let mut flood = Peer(sender.0.try_clone().unwrap());
+    let flooding = crate::thread::spawn("flood", 0, move || {
+        (0..count).for_each(|number| flood.send(&numbered(0x32, "t", number)));
+    });
+    until(|| services.backlog.is_full());
+    // What it brings beside publications goes on.
+    let mut second = Peer::connected(address, &connect("second", CLEAN_START, &[]));
+    second.send(&publish(0x32, "t", 9, b"x"));
+    assert_eq!(second.ask(&PINGREQ), PINGRESP);
+    until(|| services.backlog.stops(SECOND));
+    assert_eq!(second.ask(&PINGREQ), PINGRESP);
+    second.send(&publish(0x32, "t", 10, b"x"));
+    // What is not stored goes on.
+    let mut third = Peer::connected(address, &connect("third", CLEAN_START, &[]));
+    for id in 1..100 {
+        assert_eq!(third.ask(&publish(0x32, "free", id, b"y"))[..4], puback(id));
+        let came = other.read();
+        other.send(&puback(came[9]));
+    }
+    until(|| services.backlog.stops(SENDER));
+    let (tries, received) = (store.writes(), services.metrics.publish_received.value());
+    until(|| store.writes() > tries + 1);
+    assert_eq!(services.metrics.publish_received.value(), received);
+    let bytes = services.backlog.bytes();
+    assert!(bytes < 20_000_000, "{bytes}");
+
+    store.set_failing(None);
+    for number in 0..count {
+        let [high, low] = (number + 1).to_be_bytes();
+        assert_eq!(sender.read(), [0x40, 2, high, low]);
+    }
+    flooding.unwrap().join().unwrap();
+    assert_eq!(second.read()[..4], puback(9));
+    assert_eq!(second.read()[..4], puback(10));
+    assert_eq!(store.state().entries.len(), usize::from(count) + 2);
+    until(|| services.backlog.bytes() == 0);
+}
+
+/// A client that goes is not waited for, and neither is one whose place another takes.
+#[test]
+fn who_is_stopped_at_a_full_disk_may_end() {
+    let store = MemoryStore::new();
+    let limits = "  max-unwritten-bytes: 1\n";
+    let (broker, address) = start_with(&store, 0, Durability::Group, limits);
+    let services = Arc::clone(&broker.running.as_ref().unwrap().services);
+    store.set_failing(Some(Failure::Full));
+    let retained = publish(0x31, "t", 0, b"x");
+    let stopped = |client_id, id| {
+        let mut peer = Peer::connected(address, &connect(client_id, CLEAN_START, &[]));
+        peer.send(&retained);
+        until(|| services.backlog.is_full());
+        peer.send(&retained);
+        until(|| services.backlog.stops(id));
+        peer.send(&retained);
+        peer
+    };
+    let one = stopped("one", 1);
+    let mut two = stopped("two", 2);
+    drop(one);
+    until(|| {
+        services
+            .connections
+            .load(std::sync::atomic::Ordering::Relaxed)
+            == 1
+    });
+    let _three = Peer::connected(address, &connect("two", CLEAN_START, &[]));
+    // DISCONNECT, Session taken over
+    assert_eq!((two.read()[0], two.0.read(&mut [0]).unwrap()), (0xE0, 0));
+    drop(broker);
+}
+
+/// With acknowledgements that wait for nothing, too.
+#[test]
+fn a_flood_is_written_before_its_interval_is_over() {
+    let store = MemoryStore::new();
+    let limits = "  max-unwritten-bytes: 100k\n";
+    let never = Durability::Interval(Duration::from_secs(100_000));
+    let (broker, address) = start_with(&store, 0, never, limits);
+    let services = Arc::clone(&broker.running.as_ref().unwrap().services);
+    let mut sender = Peer::connected(address, &connect_v311("sender"));
+    for number in 0..2_000 {
+        let topic = format!("t/{number}");
+        sender.send(&numbered(0x31, &topic, number));
+    }
+    assert_eq!(sender.ask(&PINGREQ), PINGRESP);
+    assert!(services.backlog.bytes() < 1_000_000);
+    until(|| store.state().retained.len() > 1_000);
 }
