@@ -55,6 +55,8 @@ impl Router {
         let Some(mut link) = self.sessions.unlink(slot) else {
             return;
         };
+        // What waits for nothing is not overtaken by what is held. [MQTT-4.6.0-2]
+        link.hold_pending();
         if link.version.has_server_disconnect() {
             let text = Some(goodbye.text.clone());
             let mut sent = link.push_explained(text, |reason_string, version, out| {
@@ -72,7 +74,8 @@ impl Router {
             }
             self.sessions.count_packets_sent(u64::from(sent));
         }
-        self.sessions.count_bytes_sent(link.pending.len());
+        let bytes = link.pending.len() + link.held_bytes();
+        self.sessions.count_bytes_sent(bytes);
         self.sessions.journal.close(*link);
     }
 }

@@ -281,17 +281,15 @@ impl Journal {
     /// was appended before it and waits for nothing leaves with it, and not after what is held behind it. [MQTT-4.6.0-2]
     pub(super) fn answer_first(&self, link: &mut Link, waits: bool, push: impl FnOnce(&mut Link)) {
         self.answer(link, waits, push);
-        let Link { held, pending, .. } = link;
-        if let Some(held) = held
+        link.hold_pending();
+        if let Some(held) = &mut link.held
             && !held.bytes.is_empty()
-            && held.blocked.replace(held.sequence).is_none()
         {
-            pending.append(&mut held.bytes);
-            std::mem::swap(pending, &mut held.bytes);
+            held.blocked = Some(held.sequence);
         }
     }
 
-    /// Ends a link: its last bytes leave after those that are held before them.
+    /// Ends a link: its pending bytes leave after those that are held.
     pub(super) fn close(&mut self, link: Link) {
         let Link {
             outbox,

@@ -150,6 +150,18 @@ impl Link {
         })
     }
 
+    /// Has the pending bytes leave with those that are held, and before them, as they would without it. A blocked link does
+    /// that already.
+    pub(super) fn hold_pending(&mut self) {
+        if let Some(held) = &mut self.held
+            && !held.bytes.is_empty()
+            && held.blocked.is_none()
+        {
+            self.pending.append(&mut held.bytes);
+            std::mem::swap(&mut self.pending, &mut held.bytes);
+        }
+    }
+
     /// Lets `push` append to the bytes that wait for the commit `sequence`.
     pub(super) fn hold<T>(&mut self, sequence: u64, push: impl FnOnce(&mut Self) -> T) -> T {
         let mut held = self.held.take().unwrap_or_default();

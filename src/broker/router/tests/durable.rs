@@ -370,3 +370,23 @@ fn a_flood_is_written_before_its_interval_is_over() {
     assert!(services.backlog.bytes() < 1_000_000);
     until(|| store.state().retained.len() > 1_000);
 }
+
+/// [MQTT-4.6.0-2], also when what came behind them ends the connection.
+#[test]
+fn acknowledgements_come_in_the_order_of_their_packets_before_a_goodbye() {
+    let store = MemoryStore::new();
+    let limits = "  receive-maximum: 1\n";
+    let (_broker, address) = start_with(&store, 0, Durability::Group, limits);
+    let mut peer = Peer::connected(address, &connect("c", PERSISTENT, &FOR_EVER));
+    // There is nothing to clear: this one waits for nothing.
+    let clears = publish(0x33, "t", 2, b"");
+    let retains = publish(0x33, "t", 3, b"x");
+    let [first, too_many] = [4, 5].map(|id| publish(0x34, "u", id, b"y"));
+    peer.send(&[clears, retains, first, too_many].concat());
+    let kinds = [0; 4].map(|_| {
+        let packet = peer.read();
+        (packet[0], packet[3])
+    });
+    assert_eq!(kinds[..3], [(0x40, 2), (0x40, 3), (0x50, 4)]);
+    assert_eq!(kinds[3].0, 0xE0);
+}
