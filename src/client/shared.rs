@@ -20,6 +20,7 @@ mod goodbye;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytestring::ByteString;
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) options: ConnectOptions,
     pub(crate) dial: DialOptions,
     pub(crate) inbox: Inbox,
+    /// Calls that wait for an answer of the server.
+    awaited: AtomicUsize,
     core: Mutex<Core>,
     /// The state has changed, there may be room, or the background thread has something to do.
     changed: Condvar,
@@ -120,6 +123,7 @@ impl Shared {
             inbox: Inbox::new(options.inbox_messages, options.inbox_bytes),
             options,
             dial,
+            awaited: AtomicUsize::new(0),
             core: Mutex::new(core),
             changed: Condvar::new(),
             flush_wanted: Condvar::new(),

@@ -272,6 +272,16 @@ impl Socket {
         Ok(())
     }
 
+    /// Has TCP acknowledge now what was read, instead of with the next bytes sent or after 40 ms. Nothing on a Unix socket.
+    ///
+    /// A peer with Nagle's algorithm holds a small write back until the one before it is acknowledged.
+    pub fn acknowledge(&self) {
+        if let Stream::Tcp(stream) = &*self.stream {
+            // One that is gone has nothing to acknowledge.
+            let _ = sockopt::set_tcp_quickack(stream, true);
+        }
+    }
+
     /// How long [`read`](Self::read) waits; `None` (the default) is for ever. Zero counts as one millisecond.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ impl Connection {
         if std::mem::take(&mut self.is_paused) {
             self.last_received_at = now();
         }
-        self.read(ping_at)
+        self.read(shared, ping_at)
     }
 
     /// Pings if it is time to: when to look again.
@@ -91,8 +91,12 @@ impl Connection {
     }
 
     // BLOCKS: until bytes come or `deadline`.
-    fn read(&mut self, deadline: Option<Instant>) -> Result<(), ClientError> {
+    fn read(&mut self, shared: &Shared, deadline: Option<Instant>) -> Result<(), ClientError> {
         self.set_read_timeout(deadline)?;
+        // The answer may stand behind what was read, and the server's TCP may wait for ours before it sends it.
+        if shared.is_awaiting() {
+            self.socket.acknowledge();
+        }
         let read = match self.socket.read(&mut self.raw) {
             Ok(0) => return Err(ClientError::ConnectionLost),
             Ok(read) => read,

@@ -1,6 +1,7 @@
 //! What the program calls: each brings its packet into the session and the link, and waits for the answer without the lock.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
@@ -176,8 +177,15 @@ impl Shared {
             return Err(ClientError::WouldDeadlock);
         }
         let _waiting = self.inbox.waiting();
-        slot.wait(deadline)
-            .unwrap_or(Err(ClientError::Timeout(phase)))
+        self.awaited.fetch_add(1, Ordering::Relaxed);
+        let answer = slot.wait(deadline);
+        self.awaited.fetch_sub(1, Ordering::Relaxed);
+        answer.unwrap_or(Err(ClientError::Timeout(phase)))
+    }
+
+    /// Whether a call waits for an answer of the server.
+    pub(crate) fn is_awaiting(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) > 0
     }
 
     /// Takes a message and acknowledges it.

@@ -1,8 +1,9 @@
 //! Publications: acknowledgements, windows, order, threads.
 
 use super::super::shared::now;
-use super::server::{DEADLINE, ok, serve};
+use super::server::{DEADLINE, Server, message, ok, serve};
 use super::*;
+use crate::net::listener::{BindAddress, Listener};
 use crate::proto::packet::publish::Publish;
 
 #[test]
@@ -315,4 +316,37 @@ fn a_full_buffer_has_room_again_when_the_server_reads_on() {
     drop(client);
     drop(go);
     server.join().unwrap();
+}
+
+/// A receive loop that publishes, with a server that leaves Nagle's algorithm on, as mosquitto does: what it writes second, here the
+/// acknowledgement that the loop waits for, leaves when TCP has acknowledged what it wrote first, by itself after 40 ms.
+#[test]
+fn an_answer_that_the_server_writes_behind_a_message_is_not_held_back() {
+    const ROUNDS: u16 = 100;
+    let listener = Listener::bind(&BindAddress::tcp("127.0.0.1:0", 0).unwrap()).unwrap();
+    let port = listener.socket_address().unwrap().port();
+    let script = move || {
+        let (mut peer, _) = Server::on(listener).welcome(false);
+        rustix::net::sockopt::set_tcp_nodelay(&peer.socket, false).unwrap();
+        peer.send(&message(QOS1, 1, "first"));
+        for round in 0..ROUNDS {
+            assert!(matches!(peer.receive(), Packet::Puback(_)));
+            let publish = peer.publish();
+            peer.send(&message(QOS1, round + 2, "next"));
+            peer.send(&Packet::Puback(ok(publish.packet_id.unwrap())));
+        }
+        peer.until_end();
+    };
+    let server = thread::spawn("server", 0, script).unwrap();
+    let url = format!("mqtt://127.0.0.1:{port}");
+    let client = options().connect(&url).unwrap();
+    let began_at = now();
+    for _ in 0..ROUNDS {
+        client.recv_timeout(DEADLINE).unwrap();
+        client.publish("a", "answer", QOS1).unwrap();
+    }
+    let took = now().duration_since(began_at);
+    drop(client);
+    server.join().unwrap();
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
