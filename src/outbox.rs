@@ -315,8 +315,8 @@ impl Outbox {
     fn enqueue(&self, state: &mut State, buf: &mut OutBuf) {
         self.backlog.fetch_add(buf.len(), Ordering::Relaxed);
         match &mut state.layered {
-            // Frames are made with the copy that is made here anyway.
-            Some(layered) if !self.encrypts && layered.plain.is_empty() => {
+            // Frames are made with the copy that is made here anyway; what is shared is copied when its turn comes.
+            Some(layered) if !self.encrypts && !buf.is_shared() && layered.plain.is_empty() => {
                 self.frame(layered, buf, state.out.bytes_mut());
             }
             Some(layered) => layered.plain.append(buf),

@@ -47,6 +47,11 @@ impl OutBuf {
         self.bytes.len() + self.shared_bytes
     }
 
+    /// Whether some of it is shared and not copied.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
     /// Whether there is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -279,12 +279,14 @@ mod tests {
             while !doorbell.bell.sleeps() {
                 std::thread::yield_now();
             }
+            // About to sleep is not asleep: the router may still find the first of them, and then takes those alone.
             for _ in 1..wakes {
                 post.leave(command()).unwrap();
-                assert!(doorbell.bell.sleeps());
             }
+            let is_awake = !doorbell.bell.sleeps();
             post.leave(command()).unwrap();
-            assert_eq!(router.join().unwrap(), wakes);
+            let taken = router.join().unwrap();
+            assert!(taken == wakes || is_awake, "{taken}");
         }
     }
 }

@@ -131,6 +131,9 @@ pub(super) struct Journal {
     /// So many of them are in the store's backlog already, with so many bytes.
     announced: (usize, usize),
     releases: Vec<Release>,
+    /// What only tells the router that queues go on. It stands behind `releases` in the commit: by then all that was held has
+    /// left, CONNACK before the rest of its link.
+    pacers: Vec<Release>,
     /// Of the commit that the current batch becomes.
     sequence: u64,
     next: Identifiers,
@@ -158,6 +161,7 @@ impl Journal {
             changes: Vec::new(),
             announced: (0, 0),
             releases: Vec::new(),
+            pacers: Vec::new(),
             sequence: 1,
             next: Identifiers {
                 next_session: SessionKey(1),
@@ -334,7 +338,7 @@ impl Journal {
         if held.paced.is_none() {
             held.paced = Some(self.sequence);
             let connection = link.connection;
-            self.releases.push(Release {
+            self.pacers.push(Release {
                 outbox: Arc::clone(&link.outbox),
                 bytes: OutBuf::default(),
                 then: Then::Nothing,
@@ -350,6 +354,7 @@ impl Journal {
         if !self.endings.is_empty() {
             self.endings.forget(store.durable());
         }
+        self.releases.append(&mut self.pacers);
         if !self.changes.is_empty() || !self.releases.is_empty() {
             if self.holds {
                 self.unwritten.changes(store);
@@ -394,7 +399,7 @@ impl Journal {
     /// Nothing of the current batch is to be stored.
     #[cfg(test)]
     pub(super) fn is_clean(&self) -> bool {
-        self.changes.is_empty() && self.releases.is_empty()
+        self.changes.is_empty() && self.releases.is_empty() && self.pacers.is_empty()
     }
 
     /// Records a session as it is now, under a key of its own from the first time on.

@@ -640,6 +640,10 @@ impl<'a> World<'a> {
                 let _ = outbox.flush();
             });
             self.commands.extend(unblocked);
+            // The router may hear of it before the next ones have left.
+            if self.random.once_in(4) {
+                self.hear_of_commands();
+            }
         }
         if wrote && stop == count {
             self.stop_here(Moment::Releasing);
@@ -649,6 +653,14 @@ impl<'a> World<'a> {
         } else {
             self.inbox.set_durable(sequence);
         }
+    }
+
+    fn hear_of_commands(&mut self) {
+        let now = self.now();
+        while let Some(command) = self.commands.pop_front() {
+            self.router.handle(command, now);
+        }
+        self.router.end_batch(now);
     }
 
     /// The store's threads answer a read. `false`: there is none.
