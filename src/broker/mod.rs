@@ -294,6 +294,7 @@ impl Broker {
             connections: AtomicUsize::new(0),
             handshakes: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
             readers: thread::Pool::new(thread::CONNECTION_STACK_BYTES, thread::IDLE_FOR),
+            beginning: AtomicUsize::new(0),
             spares: Arc::new(Spares::new()),
             max_connections: max_connections(config),
             memory: Arc::new(MemoryWatch::new(config.limits.max_memory)),

@@ -210,6 +210,17 @@ impl Socket {
         count.is_ok_and(|count| count > 0)
     }
 
+    /// As [`read`](Self::read), without waiting.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when nothing is there; else what the system says.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (count, _) = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(self, &mut *buffer, RecvFlags::DONTWAIT)
+        })?;
+        Ok(count)
+    }
+
     /// Reads until the peer closes or the socket is shut down, and forgets what it read.
     ///
     /// # Blocking

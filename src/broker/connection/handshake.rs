@@ -92,7 +92,7 @@ pub(super) fn refused(reason: ReasonCode, text: &'static str) -> Refused {
 /// On the socket until the deadline; on authentication; on the router.
 ///
 /// Source: MQTT 5.0 §3.1.4; MQTT 3.1.1 §3.1.4.
-pub(super) fn connect(mut newcomer: Newcomer<'_>) -> Option<(Box<Reader>, Vec<u8>)> {
+pub(super) fn connect(mut newcomer: Newcomer<'_>) -> Option<Box<Reader>> {
     let mut buffer = ReadBuffer::new(std::mem::take(&mut newcomer.early));
     let connect = match read_connect(&newcomer, &mut buffer) {
         Ok(connect) => connect,
@@ -103,7 +103,8 @@ pub(super) fn connect(mut newcomer: Newcomer<'_>) -> Option<(Box<Reader>, Vec<u8
     };
     newcomer.show_connect(&connect);
     match newcomer.admit(&connect, &mut buffer) {
-        Ok(reader) => {
+        Ok(mut reader) => {
+            reader.begin_with(buffer);
             log::info!(
                 "{} ({}) connected on listener '{}': {}, {}",
                 reader.client_id.escape_debug(),
@@ -112,7 +113,7 @@ pub(super) fn connect(mut newcomer: Newcomer<'_>) -> Option<(Box<Reader>, Vec<u8
                 connect.version,
                 reader.user_text()
             );
-            Some((reader, buffer.into_rest()))
+            Some(reader)
         }
         Err(Denied::Refused(refused)) => {
             newcomer.refuse(&connect, &refused);

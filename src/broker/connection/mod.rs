@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytestring::ByteString;
 use parking_lot::{Mutex, RwLock};
@@ -21,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 pub(crate) use half_open::HalfOpen;
 pub(crate) use spares::Spares;
 
+use self::read_buffer::ReadError;
 use self::reader::Reader;
 use super::auth::AuthChains;
 use super::config::{Config, ListenerConfig};
@@ -38,6 +39,9 @@ use crate::proto::packet::disconnect::{Disconnect, DisconnectProperties};
 use crate::proto::{DecodeError, ProtocolError, ReasonCode, codec};
 use crate::store::Backlog;
 use crate::thread::Pool;
+
+/// How many connections are served on the thread of their handshake at most.
+const MOST_BEGINNING: usize = 32;
 
 /// What every connection of a broker uses.
 #[derive(Debug)]
@@ -58,6 +62,8 @@ pub(crate) struct Services {
     pub(crate) handshakes: Pool,
     /// Threads for connections that are through theirs.
     pub(crate) readers: Pool,
+    /// Connections that are served on the thread of their handshake.
+    pub(crate) beginning: AtomicUsize,
     /// Memory for connections through which data flows.
     pub(crate) spares: Arc<Spares>,
     pub(crate) max_connections: usize,
@@ -126,14 +132,16 @@ impl Services {
     }
 }
 
-/// Takes one accepted socket through its handshake, then gives it a thread of its own for as long as it lives.
+/// Takes one accepted socket through its handshake, and serves it on the same thread while it is new; from its first silence on
+/// it has a thread of its own, for as long as it lives.
 ///
 /// The handshake goes deep: TLS, CONNECT, passwords. What it touched of its stack would stay with the process, so it
 /// runs on threads that the next connection's handshake uses again, and the connection's own thread starts fresh and
-/// stays shallow: a quiet connection costs little more than the two pages that every thread has.
+/// stays shallow: a quiet connection costs little more than the two pages that every thread has. A client that says
+/// what it has to say and leaves is gone before that.
 ///
 /// # Blocking
-/// For the length of the handshake: on the socket until the deadline, on authentication, on the router.
+/// On the socket, on authentication, on the router, until the connection ends or is silent.
 pub(crate) fn serve(
     services: &Arc<Services>,
     listener: &Arc<ListenerState>,
@@ -148,24 +156,20 @@ pub(crate) fn serve(
     );
     let slot = ConnectionSlot::take(services, listener);
     services.metrics.sockets_opened.increment();
-    let Some((reader, early)) = open(services, listener, socket, id, &slot, opened_at) else {
+    let Some(conversation) = open(services, listener, socket, id, slot, opened_at) else {
         return;
     };
-    let origin = reader.origin;
-    let own = Arc::clone(services);
-    let started = services.readers.run(format!("conn-{id}"), move || {
-        converse(&own, reader, early);
-        drop(slot);
-    });
+    let Some(conversation) = conversation.begin(services) else {
+        return;
+    };
+    let started = services
+        .readers
+        .run(format!("conn-{id}"), move || conversation.go_on());
     if let Err(error) = started {
         log::error!(
             "Listener '{}': no thread for a connection: {error}",
             listener.name
         );
-        let cause = DetachCause::Abnormal {
-            session_expiry: None,
-        };
-        drop(services.router.send(Command::Detach { origin, cause }));
     }
 }
 
@@ -175,9 +179,9 @@ fn open(
     listener: &Arc<ListenerState>,
     socket: Socket,
     id: ConnectionId,
-    slot: &ConnectionSlot,
+    slot: ConnectionSlot,
     opened_at: Instant,
-) -> Option<(Box<Reader>, Vec<u8>)> {
+) -> Option<Conversation> {
     let settings = services.settings();
     let limits = &settings.config.limits;
     let deadline = opened_at + limits.connect_timeout;
@@ -237,7 +241,7 @@ fn open(
         over_limit: slot.over_limit,
     });
     drop(half_open);
-    reader
+    reader.map(|reader| Conversation::new(reader, slot))
 }
 
 fn on_outbox_event(
@@ -253,47 +257,123 @@ fn on_outbox_event(
     })
 }
 
-/// The read loop and what follows it.
-#[inline(never)]
-fn converse(services: &Services, mut reader: Box<Reader>, early: Vec<u8>) {
-    let mut farewell = Farewell {
-        router: &services.router,
-        origin: reader.origin,
-        cause: DetachCause::Abnormal {
-            session_expiry: None,
-        },
-    };
-    let end = reader.run(early);
-    farewell.cause = match &end {
-        End::Disconnect { session_expiry } => DetachCause::Disconnect {
-            session_expiry: *session_expiry,
-        },
-        End::DisconnectWithWill { session_expiry } => DetachCause::Abnormal {
-            session_expiry: *session_expiry,
-        },
-        _ => DetachCause::Abnormal {
-            session_expiry: None,
-        },
-    };
-    // The router first: a message that came between would go to a connection that is closed already.
-    drop(farewell);
-    say_goodbye(services, &reader, &end);
-    report(services, &reader, &end);
-    read_buffer::linger(&reader.socket);
+/// A client that is attached to its session. Dropped, it is detached.
+struct Conversation {
+    /// INVARIANT: stands first, and so is told first: a message that came between would go to a connection that is closed.
+    farewell: Farewell,
+    reader: Box<Reader>,
+    silent_for: Duration,
+    _slot: ConnectionSlot,
 }
 
-/// Tells the router that a connection has ended, also when its thread panics.
-struct Farewell<'a> {
-    router: &'a Post,
+impl Conversation {
+    fn new(reader: Box<Reader>, slot: ConnectionSlot) -> Self {
+        Self {
+            farewell: Farewell {
+                services: Arc::clone(&slot.services),
+                origin: reader.origin,
+                cause: DetachCause::Abnormal {
+                    session_expiry: None,
+                },
+            },
+            reader,
+            silent_for: Duration::ZERO,
+            _slot: slot,
+        }
+    }
+
+    /// The beginning, on the thread of the handshake. `Some`: it goes on, on another thread.
+    ///
+    /// With many at once there is none: each keeps its thread, and that thread's deep stack, from the next handshake.
+    fn begin(mut self, services: &Services) -> Option<Self> {
+        let beginning = Beginning::new(services);
+        if !beginning.is_one_of_few {
+            return Some(self);
+        }
+        let Some(end) = self.reader.run_while_busy() else {
+            self.silent_for = read_buffer::QUIET_AFTER;
+            return Some(self);
+        };
+        drop(beginning);
+        self.end(&end);
+        None
+    }
+
+    /// The rest, on a thread of its own.
+    #[inline(never)]
+    fn go_on(mut self) {
+        let end = self.reader.run(self.silent_for);
+        self.end(&end);
+    }
+
+    #[inline(never)]
+    fn end(self, end: &End) {
+        let Self {
+            mut farewell,
+            reader,
+            _slot,
+            ..
+        } = self;
+        farewell.cause = match end {
+            End::Disconnect { session_expiry } => DetachCause::Disconnect {
+                session_expiry: *session_expiry,
+            },
+            End::DisconnectWithWill { session_expiry } => DetachCause::Abnormal {
+                session_expiry: *session_expiry,
+            },
+            _ => DetachCause::Abnormal {
+                session_expiry: None,
+            },
+        };
+        let services = Arc::clone(&farewell.services);
+        // The router first: a message that came between would go to a connection that is closed already.
+        drop(farewell);
+        reader.count_received();
+        let is_over = end.reason().is_none() && reader.is_over();
+        if !is_over {
+            say_goodbye(&services, &reader, end);
+        }
+        report(&services, &reader, end);
+        if !is_over {
+            read_buffer::linger(&reader.socket);
+        }
+    }
+}
+
+/// A connection that is served on the thread of its handshake.
+struct Beginning<'a> {
+    services: &'a Services,
+    is_one_of_few: bool,
+}
+
+impl<'a> Beginning<'a> {
+    fn new(services: &'a Services) -> Self {
+        let before = services.beginning.fetch_add(1, Ordering::Relaxed);
+        Self {
+            services,
+            is_one_of_few: before < MOST_BEGINNING,
+        }
+    }
+}
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        self.services.beginning.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells the router that a connection has ended, also when its thread panics or there is none for it.
+struct Farewell {
+    services: Arc<Services>,
     origin: Origin,
     cause: DetachCause,
 }
 
-impl Drop for Farewell<'_> {
+impl Drop for Farewell {
     fn drop(&mut self) {
         let (origin, cause) = (self.origin, self.cause);
         // BLOCKS: on the router's inbox; the router never waits for a connection.
-        drop(self.router.send(Command::Detach { origin, cause }));
+        drop(self.services.router.send(Command::Detach { origin, cause }));
     }
 }
 
@@ -454,6 +534,19 @@ impl End {
 impl From<DecodeError> for End {
     fn from(error: DecodeError) -> Self {
         Self::Malformed(error)
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::TimedOut => Self::KeepAlive,
+            ReadError::Closed => Self::Closed,
+            ReadError::Io(error) => Self::Io(error),
+            ReadError::Net(error) => Self::Net(error),
+            ReadError::Malformed(error) => Self::Malformed(error),
+            ReadError::Protocol(error) => Self::Protocol(error),
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use crate::proto::{DecodeError, ProtocolError};
 
 /// What is read at once while a connection is quiet: on the stack, so that an idle connection holds no buffer.
 const QUIET_READ_BYTES: usize = 1024;
+/// Silence after which a connection counts as quiet.
+pub(super) const QUIET_AFTER: Duration = Duration::from_secs(1);
 /// What is read at once while data flows, at least.
 const BUSY_READ_BYTES: usize = 64 * 1024;
 /// How long a client that was told goodbye may go on before it is cut off.
@@ -28,6 +30,8 @@ pub(super) struct ReadBuffer {
     /// TLS or WebSocket said goodbye behind the last bytes.
     ended: bool,
     pub(super) received: u64,
+    /// The read timeout that was set on the socket.
+    pub(super) timeout: Option<Duration>,
 }
 
 /// Why reading stopped.
@@ -65,10 +69,6 @@ impl ReadBuffer {
         Bytes::from(std::mem::replace(&mut self.bytes, rest))
     }
 
-    pub(super) fn into_rest(self) -> Vec<u8> {
-        self.bytes
-    }
-
     /// Reads once, waiting until `deadline` at most.
     ///
     /// # Blocking
@@ -80,13 +80,32 @@ impl ReadBuffer {
         spares: &Spares,
         deadline: Instant,
     ) -> Result<(), ReadError> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the thread of the connection reads its own clock"
-        )]
-        let left = time_left(deadline, Instant::now()).ok_or(ReadError::TimedOut)?;
-        socket.set_read_timeout(Some(left)).map_err(ReadError::Io)?;
-        self.read(socket, outbox, spares)
+        loop {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the thread of the connection reads its own clock"
+            )]
+            let left = time_left(deadline, Instant::now()).ok_or(ReadError::TimedOut)?;
+            // As the reader will have it, so that it is set once.
+            let timeout = Some(left.min(QUIET_AFTER));
+            if self.timeout != timeout {
+                self.set_timeout(socket, timeout)?;
+            }
+            match self.read(socket, outbox, spares) {
+                Err(ReadError::TimedOut) => {}
+                result => return result,
+            }
+        }
+    }
+
+    pub(super) fn set_timeout(
+        &mut self,
+        socket: &Socket,
+        timeout: Option<Duration>,
+    ) -> Result<(), ReadError> {
+        socket.set_read_timeout(timeout).map_err(ReadError::Io)?;
+        self.timeout = timeout;
+        Ok(())
     }
 
     /// Reads once, under the socket's read timeout.

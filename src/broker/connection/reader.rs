@@ -13,7 +13,7 @@ mod checks;
 
 use self::authentication::Authentication;
 pub(super) use self::checks::NOT_UTF8;
-use super::read_buffer::{ReadBuffer, ReadError, time_left};
+use super::read_buffer::{QUIET_AFTER, ReadBuffer, ReadError, time_left};
 use super::{End, ListenerState, Services};
 use crate::broker::auth::{Action, AuthChain};
 use crate::broker::config::Config;
@@ -89,7 +89,6 @@ pub(super) struct Reader {
     idle_limit: Option<Duration>,
     /// How long one packet may take from its first byte to its last.
     packet_limit: Duration,
-    timeout: Option<Duration>,
     buffer: ReadBuffer,
     packet_began_at: Option<Instant>,
     /// The buffer begins with a PUBLISH that waits for the store.
@@ -147,7 +146,6 @@ impl Reader {
                 connection: settled.connection,
             },
             decoder,
-            timeout: None,
             buffer: ReadBuffer::default(),
             packet_began_at: None,
             is_stopped: false,
@@ -192,27 +190,68 @@ impl Reader {
         self.decoder.version
     }
 
-    /// Reads and hands on until the connection ends.
+    /// What the handshake has read, and nobody counted.
+    pub(super) fn begin_with(&mut self, buffer: ReadBuffer) {
+        self.buffer = buffer;
+        self.buffer.received = 0;
+    }
+
+    /// Reads and hands on until the connection ends, or is silent for [`QUIET_AFTER`]: `None`.
     ///
     /// # Blocking
     /// On the socket, and on the router's inbox.
-    pub(super) fn run(&mut self, early: Vec<u8>) -> End {
-        self.buffer = ReadBuffer::new(early);
-        // The timeout of the handshake still stands on the socket.
-        let mut end = self
-            .set_timeout(self.idle_limit)
-            .and_then(|()| self.process());
+    pub(super) fn run_while_busy(&mut self) -> Option<End> {
+        let mut end = self.process();
         while end.is_ok() {
-            end = self.wait_for_bytes().and_then(|()| self.process());
+            let is_quiet =
+                self.buffer.bytes.is_empty() && is_longer(self.idle_limit, Some(QUIET_AFTER));
+            let limit = if is_quiet {
+                Some(QUIET_AFTER)
+            } else {
+                self.idle_limit
+            };
+            end = match self.wait_for_bytes(limit) {
+                Err(End::KeepAlive) if is_quiet => return None,
+                Err(end) => Err(end),
+                Ok(()) => self.process(),
+            };
         }
-        self.services
-            .metrics
-            .bytes_received
-            .add(self.buffer.received);
+        end.err()
+    }
+
+    /// Reads and hands on until the connection ends, on a thread of its own. It was silent for so long already.
+    ///
+    /// # Blocking
+    /// On the socket, and on the router's inbox.
+    pub(super) fn run(&mut self, silent_for: Duration) -> End {
+        let mut limit = self
+            .idle_limit
+            .map(|limit| limit.saturating_sub(silent_for));
+        // That of the handshake still stands on the socket.
+        let timeout = self.buffer.set_timeout(&self.socket, limit);
+        let mut end = timeout.map_err(End::from).and_then(|()| self.process());
+        while end.is_ok() {
+            end = self.wait_for_bytes(limit).and_then(|()| self.process());
+            limit = self.idle_limit;
+        }
         end.err().unwrap_or(End::Closed)
     }
 
-    fn wait_for_bytes(&mut self) -> Result<(), End> {
+    /// Counts what was read and is in no whole packet.
+    pub(super) fn count_received(&self) {
+        let received = &self.services.metrics.bytes_received;
+        received.add(self.buffer.received);
+    }
+
+    /// Whether nothing is left to say or to hear: the client has closed, and all that was for it is with the kernel.
+    pub(super) fn is_over(&self) -> bool {
+        let is_closed = |read: std::io::Result<usize>| read.is_ok_and(|count| count == 0);
+        self.outbox.is_plain()
+            && self.outbox.backlog() == 0
+            && is_closed(self.socket.try_read(&mut [0; 64]))
+    }
+
+    fn wait_for_bytes(&mut self, idle_limit: Option<Duration>) -> Result<(), End> {
         while self.services.memory.is_critical() {
             crate::thread::rest(MEMORY_PAUSE);
         }
@@ -221,16 +260,9 @@ impl Reader {
         }
         if self.buffer.bytes.is_empty() {
             self.packet_began_at = None;
-            self.read(self.idle_limit, End::KeepAlive)
+            self.read(idle_limit, End::KeepAlive)
         } else {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the thread of the connection reads its own clock"
-            )]
-            let now = Instant::now();
-            let began_at = *self.packet_began_at.get_or_insert(now);
-            let left = time_left(began_at + self.packet_limit, now).ok_or(End::PacketTimeout)?;
-            self.read(Some(left), End::PacketTimeout)
+            self.read_rest()
         }
     }
 
@@ -252,41 +284,40 @@ impl Reader {
         self.services.backlog.stops(connection)
     }
 
+    /// Reads more of a packet that is not whole.
+    #[inline(never)]
+    fn read_rest(&mut self) -> Result<(), End> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the thread of the connection reads its own clock"
+        )]
+        let now = Instant::now();
+        let began_at = *self.packet_began_at.get_or_insert(now);
+        let left = time_left(began_at + self.packet_limit, now).ok_or(End::PacketTimeout)?;
+        self.read(Some(left), End::PacketTimeout)
+    }
+
     /// Reads once, for at most `patience`; `late` when that is over. Where the socket's timeout is shorter it is left as it
     /// is, and the rest is waited for only if it comes to that: data that flows costs no system call for timeouts.
     fn read(&mut self, patience: Option<Duration>, late: End) -> Result<(), End> {
-        if is_longer(self.timeout, patience) {
-            self.set_timeout(patience)?;
+        let Self { buffer, socket, .. } = self;
+        if is_longer(buffer.timeout, patience) {
+            buffer.set_timeout(socket, patience)?;
         }
         let mut left = patience;
         loop {
-            return match self
-                .buffer
-                .read(&self.socket, &self.outbox, &self.services.spares)
-            {
-                Ok(()) => Ok(()),
+            match buffer.read(socket, &self.outbox, &self.services.spares) {
                 Err(ReadError::TimedOut) => {
-                    let waited = self.timeout.unwrap_or_default();
+                    let waited = buffer.timeout.unwrap_or_default();
                     left = left.map(|left| left.saturating_sub(waited));
                     if left.is_some_and(|left| left.is_zero()) {
                         return Err(late);
                     }
-                    self.set_timeout(left)?;
-                    continue;
+                    buffer.set_timeout(socket, left)?;
                 }
-                Err(ReadError::Closed) => Err(End::Closed),
-                Err(ReadError::Io(error)) => Err(End::Io(error)),
-                Err(ReadError::Net(error)) => Err(End::Net(error)),
-                Err(ReadError::Malformed(error)) => Err(End::Malformed(error)),
-                Err(ReadError::Protocol(error)) => Err(End::Protocol(error)),
-            };
+                result => return Ok(result?),
+            }
         }
-    }
-
-    fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<(), End> {
-        self.socket.set_read_timeout(timeout).map_err(End::Io)?;
-        self.timeout = timeout;
-        Ok(())
     }
 
     /// Decodes every whole packet in the buffer and hands them to the router as one command.

@@ -9,6 +9,7 @@ mod lifecycle;
 mod limits;
 mod load;
 mod log;
+mod own_thread;
 mod packet_size;
 mod privileges;
 mod properties;
