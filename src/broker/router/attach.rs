@@ -152,7 +152,8 @@ impl Router {
         connack.session_present = session_present;
         let connack = Packet::Connack(connack);
         // The connection's thread may answer PINGREQ or say goodbye as soon as it has its answer, and nothing may come
-        // before CONNACK. [MQTT-3.2.0-1]
+        // before CONNACK, which has its place by then. [MQTT-3.2.0-1] It leaves last: the client speaks again when it has
+        // it, and its thread is to be reading by then.
         let answer = if waits {
             journal.answer_first(&mut link, waits, |link| link.push_packet(&connack));
             if let Some(held) = &mut link.held {
@@ -164,7 +165,8 @@ impl Router {
             Some(attach.reply)
         };
         let bytes = link.pending.len();
-        let _ = link.outbox.send(&mut std::mem::take(&mut link.pending));
+        let outbox = Arc::clone(&link.outbox);
+        let _ = outbox.append(&mut std::mem::take(&mut link.pending));
         session.link = Some(link);
         self.sessions.online += 1;
         self.peak_online = self.peak_online.max(self.sessions.online);
@@ -181,6 +183,7 @@ impl Router {
         if let Some(reply) = answer {
             reply.give(Ok(slot));
         }
+        let _ = outbox.flush();
     }
 
     /// The connection of a session ended.
