@@ -291,7 +291,7 @@ impl Inner {
     fn work(&self, first: Job) {
         let worker = Arc::new(Worker {
             order: Mutex::new(None),
-            bell: Bell::default(),
+            bell: Bell::of_light_sleep(),
         });
         let mut job = first;
         let mut called = job.name.clone();
@@ -339,7 +339,8 @@ impl Inner {
 }
 
 /// A thread of a pool. It waits at a bell and not at a condition variable: those of parking_lot keep some 700 bytes for
-/// every thread that ever waited at one.
+/// every thread that ever waited at one. One that is given the next job at once, as where clients come and go, need not be
+/// woken for it.
 struct Worker {
     order: Mutex<Option<Order>>,
     bell: Bell,

@@ -19,7 +19,6 @@ pub(crate) struct Bell {
 
 impl Bell {
     /// A bell for one that often has not long to wait: work that comes within some microseconds finds it awake.
-    #[cfg(any(feature = "broker", test))]
     pub(crate) fn of_light_sleep() -> Self {
         Self {
             offers: AtomicU32::new(1),
