@@ -38,8 +38,13 @@ impl Router {
             return;
         }
         let persistent = attach.session_expiry != SessionExpiry::AtDisconnect;
-        if persistent && self.sessions.journal.is_in_trouble() {
-            // It could not be kept, and CONNACK would never leave.
+        let has_record = existing
+            .and_then(|slot| self.sessions.session(slot))
+            .is_some_and(|session| session.key.is_some());
+        let journal = &mut self.sessions.journal;
+        let waits = persistent || has_record || journal.may_bring_back(&attach.client_id);
+        if waits && journal.is_in_trouble() {
+            // The change could not be stored, and CONNACK would not leave before it is.
             self.metrics.sessions_refused.increment();
             attach.reply.give(Err(ReasonCode::ServerUnavailable));
             return;

@@ -202,7 +202,7 @@ fn a_session_that_was_ended_is_not_back() {
 }
 
 /// However it ended, and also if the disk was full when it did: CONNACK of a session that is not stored says that there
-/// is none, and what it says must be durable.
+/// is none, and what it says must be durable. While it cannot be, the client is refused.
 #[test]
 fn a_session_that_ended_before_is_gone_for_good_when_a_clean_one_begins() {
     let goodbyes: [&[u8]; 2] = [
@@ -224,7 +224,14 @@ fn a_session_that_ended_before_is_gone_for_good_when_a_clean_one_begins() {
         until(|| store.writes() >= fails_at);
         assert_eq!(store.state().sessions.len(), 1);
         let clean = connect("c", PERSISTENT, &[]);
-        assert!(!session_present(&Peer::open(address, &clean).read()));
+        store.set_failing(Some(Failure::Full));
+        // The broker knows it by the second try.
+        until(|| store.writes() > fails_at);
+        // CONNACK, Server unavailable
+        assert_eq!(Peer::open(address, &clean).read()[3], 0x88);
+        assert_eq!(Peer::open(address, &connect_v311("c")).read()[3], 3);
+        store.set_failing(None);
+        until(|| Peer::open(address, &clean).read()[3] == 0);
         assert_eq!(store.state().sessions.len(), 0);
     }
 }
