@@ -93,6 +93,8 @@ pub(super) struct Reader {
     packet_began_at: Option<Instant>,
     /// The buffer begins with a PUBLISH that waits for the store.
     is_stopped: bool,
+    /// The client went while it was stopped: what it published is not taken any more, but its DISCONNECT is.
+    has_gone: bool,
     inbound: Vec<Inbound>,
     counts: Counts,
     /// How often the access rules said no.
@@ -149,6 +151,7 @@ impl Reader {
             buffer: ReadBuffer::default(),
             packet_began_at: None,
             is_stopped: false,
+            has_gone: false,
             inbound: Vec::new(),
             counts: Counts::default(),
             denials: 0,
@@ -266,13 +269,15 @@ impl Reader {
         }
     }
 
-    /// Leaves a PUBLISH where it is for as long as too much waits for the disk, or the client has gone.
+    /// Leaves a PUBLISH where it is for as long as too much waits for the disk, unless the client goes. What is read of it
+    /// then is what the kernel has: it ends.
     #[inline(never)]
     fn wait_for_store(&mut self) -> Result<(), End> {
         while self.stops_publishing() {
             crate::thread::rest(MEMORY_PAUSE);
             if self.socket.is_hung_up() {
-                return Err(End::Closed);
+                self.has_gone = true;
+                break;
             }
         }
         self.is_stopped = false;
@@ -341,7 +346,13 @@ impl Reader {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(End::Malformed(error)),
             };
-            if stops_publishing && frame.packet_type == PacketType::Publish {
+            let is_publish = frame.packet_type == PacketType::Publish;
+            if self.has_gone && is_publish {
+                // It was not acknowledged.
+                at += frame.total_bytes as usize;
+                continue;
+            }
+            if stops_publishing && is_publish {
                 // What came before it goes on: PINGREQ, acknowledgements.
                 self.is_stopped = true;
                 break Ok(());

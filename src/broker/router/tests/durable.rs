@@ -360,6 +360,41 @@ fn who_is_stopped_at_a_full_disk_may_end() {
     drop(broker);
 }
 
+/// Its DISCONNECT stands behind a PUBLISH that waits. [MQTT-3.14.4-3]
+#[test]
+fn who_is_stopped_at_a_full_disk_may_say_goodbye() {
+    let store = MemoryStore::new();
+    let limits = "  max-unwritten-bytes: 1\n";
+    let (broker, address) = start_with(&store, 0, Durability::Group, limits);
+    let services = Arc::clone(&broker.running.as_ref().unwrap().services);
+    store.set_failing(Some(Failure::Full));
+    let mut watcher = Peer::connected(address, &connect("watcher", CLEAN_START, &[]));
+    assert_eq!(watcher.ask(&subscribe("will", 0))[0], 0x90);
+    let connections = || {
+        services
+            .connections
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let body = [
+        b"\0\x04MQTT\x04\x06\0\0",
+        &text("sender")[..],
+        &text("will"),
+        &text("x"),
+    ]
+    .concat();
+    // Once in the reader's buffer, and once in the kernel's; and without it.
+    for (id, count, goodbye) in [(2, 1, &DISCONNECT[..]), (3, 1000, &DISCONNECT), (4, 1, &[])] {
+        let mut sender = Peer::connected(address, &packet(0x10, &body));
+        sender.send(&numbered(0x31, "t", 0));
+        until(|| services.backlog.stops(id));
+        sender.send(&[numbered(0x31, "t", 0).repeat(count), goodbye.to_vec()].concat());
+        drop(sender);
+        until(|| connections() == 1);
+        let answer = watcher.ask(&subscribe("other", 0));
+        assert_eq!(answer[0], if goodbye.is_empty() { 0x30 } else { 0x90 });
+    }
+}
+
 /// With acknowledgements that wait for nothing, too.
 #[test]
 fn a_flood_is_written_before_its_interval_is_over() {
