@@ -1,6 +1,7 @@
 //! How much waits to be written, and whose turn it is to wait because of it.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -13,12 +14,14 @@ use parking_lot::Mutex;
 pub struct Backlog {
     state: Mutex<State>,
     is_full: AtomicBool,
+    hasher: RandomState,
 }
 
 #[derive(Debug)]
 struct State {
     bytes: usize,
     limit: usize,
+    /// Hashes of their names, which may be long.
     stopped: HashSet<u64>,
 }
 
@@ -33,6 +36,7 @@ impl Backlog {
                 stopped: HashSet::new(),
             }),
             is_full: AtomicBool::new(false),
+            hasher: RandomState::new(),
         }
     }
 
@@ -61,9 +65,10 @@ impl Backlog {
         self.is_full.load(Ordering::Relaxed)
     }
 
-    /// `source` brought what must be stored: it is stopped while too much waits.
-    pub fn charge(&self, source: u64) {
+    /// `source` brought what must be stored: it is stopped while too much waits, also if it goes and comes back.
+    pub fn charge(&self, source: &str) {
         if self.is_full() {
+            let source = self.hasher.hash_one(source);
             let mut state = self.state.lock();
             // It may have ended meanwhile.
             if self.is_full() {
@@ -74,15 +79,12 @@ impl Backlog {
 
     /// Whether `source` is to bring nothing more for now.
     #[must_use]
-    pub fn stops(&self, source: u64) -> bool {
-        self.is_full() && self.state.lock().stopped.contains(&source)
-    }
-
-    /// There is no such source any more.
-    pub fn forget(&self, source: u64) {
-        if self.is_full() {
-            self.state.lock().stopped.remove(&source);
+    pub fn stops(&self, source: &str) -> bool {
+        if !self.is_full() {
+            return false;
         }
+        let source = self.hasher.hash_one(source);
+        self.state.lock().stopped.contains(&source)
     }
 
     /// So many bytes more wait.
@@ -123,19 +125,18 @@ mod tests {
     fn who_adds_to_a_full_backlog_is_stopped_until_half_of_it_is_written() {
         let backlog = Backlog::new(100);
         backlog.add(99);
-        backlog.charge(1);
-        assert!(!backlog.stops(1));
+        backlog.charge("one");
+        assert!(!backlog.stops("one"));
         backlog.add(1);
-        backlog.charge(1);
-        backlog.charge(2);
-        assert!(backlog.stops(1) && backlog.stops(2) && !backlog.stops(3));
-        backlog.forget(2);
+        backlog.charge("one");
+        backlog.charge("two");
+        assert!(backlog.stops("one") && backlog.stops("two") && !backlog.stops("three"));
         backlog.remove(49);
-        assert!(backlog.stops(1) && !backlog.stops(2));
+        assert!(backlog.stops("one") && backlog.stops("two"));
         backlog.remove(1);
-        assert!(!backlog.stops(1) && !backlog.is_full());
+        assert!(!backlog.stops("one") && !backlog.is_full());
         backlog.add(50);
-        assert!(backlog.is_full() && !backlog.stops(1));
+        assert!(backlog.is_full() && !backlog.stops("one"));
     }
 
     #[test]

@@ -285,8 +285,7 @@ impl Reader {
     }
 
     fn stops_publishing(&self) -> bool {
-        let connection = self.origin.connection.0.get();
-        self.services.backlog.stops(connection)
+        self.services.backlog.stops(&self.client_id)
     }
 
     /// Reads more of a packet that is not whole.

@@ -25,7 +25,7 @@ use bytestring::ByteString;
 
 use self::endings::Endings;
 use self::unwritten::Unwritten;
-use super::command::{Command, ConnectionId, Origin, SessionExpiry};
+use super::command::{Command, Origin, SessionExpiry};
 use super::link::Link;
 use super::reply::Reply;
 use super::session::{Delivery, Publisher, Replay, Session, Subscribed};
@@ -233,20 +233,13 @@ impl Journal {
         self.changes.len() > mark.0
     }
 
-    /// A connection brought what is to be stored: it brings no more while too much waits for the disk.
-    pub(super) fn charge(&mut self, connection: ConnectionId) {
+    /// A client brought what is to be stored: it brings no more while too much waits for the disk, over no connection.
+    pub(super) fn charge(&mut self, client_id: &str) {
         let Some(store) = &self.store else { return };
         let (count, bytes) = self.announced;
         let new = self.changes.get(count..).unwrap_or_default();
         self.announced = (self.changes.len(), bytes + store.announce(new));
-        store.backlog().charge(connection.0.get());
-    }
-
-    /// A connection has no link any more.
-    pub(super) fn forget_connection(&self, connection: ConnectionId) {
-        if let Some(store) = &self.store {
-            store.backlog().forget(connection.0.get());
-        }
+        store.backlog().charge(client_id);
     }
 
     /// Appends a PUBLISH to a link; `waits`: it must not leave before what this batch changes.

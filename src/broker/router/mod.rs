@@ -233,8 +233,9 @@ impl Router {
             }
             is_to_be_stored |= self.sessions.journal.has_more_than(mark);
         }
-        if is_to_be_stored {
-            self.sessions.journal.charge(origin.connection);
+        if is_to_be_stored && let Some((session, journal)) = self.sessions.with_journal(origin.slot)
+        {
+            journal.charge(&session.client_id);
         }
     }
 

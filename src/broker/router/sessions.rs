@@ -165,7 +165,6 @@ impl Sessions {
         let link = self.slots.get_mut(slot as usize)?.unlink()?;
         self.online -= 1;
         self.set_awaits_ack(slot, false);
-        self.journal.forget_connection(link.connection);
         Some(link)
     }
 
