@@ -85,7 +85,7 @@ impl Post {
     /// # Blocking
     /// While the inbox is full. The router never waits for one who waits here.
     pub(crate) fn send(&self, command: Command) -> Result<(), SendError<Command>> {
-        self.put(command, |_| true)
+        self.put(command, |doorbell| doorbell.bell.ring())
     }
 
     /// Gives a command to the router that nobody waits for: the router takes it with the next one, in its turn, and at the
@@ -98,27 +98,23 @@ impl Post {
     /// While the inbox is full, as in [`send`](Self::send).
     pub(crate) fn leave(&self, command: Command) -> Result<(), SendError<Command>> {
         self.put(command, |doorbell| {
+            // INVARIANT: either this sees what the router said before it went to sleep, or its last look sees the command.
+            fence(Ordering::SeqCst);
             let is_much = self.queue.len() >= MOST_LEFT || self.queue.is_full();
-            is_much || doorbell.hears_all.load(Ordering::Relaxed)
+            if is_much || doorbell.hears_all.load(Ordering::Relaxed) {
+                doorbell.bell.ring();
+            }
         })
     }
 
-    fn put(
-        &self,
-        command: Command,
-        rings: impl Fn(&Doorbell) -> bool,
-    ) -> Result<(), SendError<Command>> {
+    fn put(&self, command: Command, ring: impl Fn(&Doorbell)) -> Result<(), SendError<Command>> {
         if self.slot.closed.load(Ordering::SeqCst) {
             return Err(SendError(command));
         }
         self.queue.send(command)?;
-        // INVARIANT: either `rings` sees what the router said before it went to sleep, or its last look sees the command; and
-        // as with `Slot::clear`.
-        fence(Ordering::SeqCst);
         let Ringer(doorbell) = &self.bell;
-        if rings(doorbell) {
-            doorbell.bell.ring();
-        }
+        // With a fence, which `Slot::clear` needs too.
+        ring(doorbell);
         if self.slot.closed.load(Ordering::SeqCst) {
             self.slot.clear();
         }
@@ -163,7 +159,9 @@ impl Inbox {
         deadline: Option<Instant>,
         hears_all: bool,
     ) -> Result<Option<Command>, Deserted> {
-        self.bell.hears_all.store(hears_all, Ordering::Relaxed);
+        if self.bell.hears_all.load(Ordering::Relaxed) != hears_all {
+            self.bell.hears_all.store(hears_all, Ordering::Relaxed);
+        }
         loop {
             match self.slot.queue.try_recv() {
                 Ok(command) => return Ok(Some(command)),

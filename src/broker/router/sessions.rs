@@ -170,6 +170,9 @@ impl Sessions {
 
     /// Notes whether a session has something to send that only an acknowledgement lets go.
     fn set_awaits_ack(&mut self, slot: SessionSlot, awaits_ack: bool) {
+        if !awaits_ack && self.awaiting_acks == 0 {
+            return;
+        }
         if let Some(session) = self.slots.get_mut(slot as usize)
             && session.awaits_ack != awaits_ack
         {
