@@ -136,7 +136,7 @@ impl<R> StoreHandle<R> {
     }
 
     /// Has the backlog count changes that will be in the next commit. Returns how many bytes that are.
-    pub(crate) fn announce(&self, changes: &[Change]) -> usize {
+    pub fn announce(&self, changes: &[Change]) -> usize {
         let bytes = changes.iter().map(Change::size_bytes);
         let bytes = bytes.fold(0, usize::saturating_add);
         self.shared.backlog.add(bytes);
@@ -144,7 +144,7 @@ impl<R> StoreHandle<R> {
     }
 
     /// As [`commit`](Self::commit), when so many bytes of it were announced.
-    pub(crate) fn commit_announced(&self, commit: Commit<R>, announced: usize) {
+    pub fn commit_announced(&self, commit: Commit<R>, announced: usize) {
         let rest = commit.size_bytes().saturating_sub(announced);
         self.shared.backlog.add(rest);
         let _ = self.requests.send(Request::Commit(commit));
